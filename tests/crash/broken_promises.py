@@ -1,13 +1,13 @@
-"""Broken promises, on purpose: a rig that cannot fail is worthless. Each must be noticed by the next audit."""
+"""Promises broken on purpose, to show that torture can fail. The next audit must notice each of them."""
 
 import contextlib
 import sqlite3
 
-_MARK = slice(64, 76)  # where a log file notes what is durable
+_MARK = slice(64, 76)  # the marker of a log file: the end of its durable bytes
 
 
 def forget_events(promised):
-    """The newest log file loses half of what it has, and the mark that says so."""
+    """Cut the newest log file to half of its bytes, and clear its marker."""
     logs = sorted(path for path in (promised.root / "shop" / "log").glob("*.log") if path.stat().st_size > 6000)
     if logs:
         data = logs[-1].read_bytes()
@@ -15,7 +15,7 @@ def forget_events(promised):
 
 
 def miscount(promised):
-    """A rollup is told that it has counted what it has not."""
+    """Delete a group of a rollup whose checkpoint says that it was counted."""
     with contextlib.closing(sqlite3.connect(promised.root / "shop" / "storage.db")) as connection, connection:
         connection.execute("DELETE FROM rollup_groups WHERE rowid = (SELECT min(rowid) FROM rollup_groups)")
 

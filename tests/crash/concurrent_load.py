@@ -1,4 +1,4 @@
-"""Everything at once: each tracker, each kind of question and each job of maintenance is a task of its own."""
+"""A load of concurrent tasks: one for each tracker, each kind of query and each job of maintenance."""
 
 import asyncio
 import random
@@ -10,8 +10,8 @@ from lakebed.tiers.archive.file_io import local_path
 from tests.crash.session_work import TRACKERS, Work, tell
 from tests.crash.subject import START, excused, explained, item_of
 
-STRIDE = 3  # turns of trackers for each thing that the others finish, so that none is over before the rest began
-ATTEMPTS = 4  # of a call that a fault may have met
+STRIDE = 3  # turns of trackers for each job or query, so that no tracker ends before the other tasks begin
+ATTEMPTS = 4  # of a call that an injected fault may have failed
 LOOPS = ("rollup", "archive", "archive_old", "compact", "expire", "collect_garbage", "seal")
 LOOPS += ("ask", "ask_now", "ask_metrics", "ask_rollups", "tag_and_untag", "hold_views")
 HELD = (10, 30, 90)  # jobs that others finish while a view is held
@@ -22,7 +22,7 @@ _HOURS = "SELECT date_trunc('hour', timestamp), count(*) FROM events GROUP BY AL
 
 
 class ConcurrentWork(Work):
-    """All tasks at once. Checks what holds at every moment; the log of promises checks what must stay true."""
+    """Runs all tasks at once and checks invariants meanwhile; the log of promises checks later what must stay true."""
 
     loops = LOOPS
 
@@ -30,14 +30,14 @@ class ConcurrentWork(Work):
         super().__init__(shop, killer, request)
         self.rough = rough
         self.tracking = 0
-        self.finished = 0  # jobs and questions
-        self.end = 0  # of what was acknowledged
+        self.finished = 0  # jobs and queries
+        self.end = 0  # the seq after the last acknowledged event
         self.top_us = shop.clock.now_us()
 
     async def everything(self):
         self.tracking = TRACKERS
         self.turns = asyncio.Semaphore(STRIDE * TRACKERS)
-        self.moved = asyncio.Condition()  # a job of somebody, or a tracker, has ended
+        self.moved = asyncio.Condition()  # notified when a job or a tracker ends
         async with asyncio.TaskGroup() as tasks:
             for number in range(TRACKERS):
                 tasks.create_task(self.track(number))
@@ -66,7 +66,7 @@ class ConcurrentWork(Work):
             await self.moved.wait_for(lambda: self.finished >= until or not self.tracking)
 
     async def dropped(self, call, rng):
-        """A caller that loses patience: what it asked for happens wholly, or not at all."""
+        """Cancel a call after a moment: it takes effect completely or not at all."""
         task = asyncio.ensure_future(call)
         await asyncio.wait([task], timeout=rng.choice([0.0, 0.001, 0.01, 0.05]))
         task.cancel()
@@ -75,7 +75,7 @@ class ConcurrentWork(Work):
             self.excuse("dropped", error)
 
     async def weathered(self, what, call):
-        """What `call` gives; None where an injected fault met it. Any other failure ends the session."""
+        """The result of `call`, or None after an injected fault. Any other failure ends the session."""
         try:
             return await call()
         except Exception as error:  # noqa: BLE001 - judged there
@@ -118,42 +118,42 @@ class ConcurrentWork(Work):
         self.top_us = max(self.top_us, clock.now_us())
 
     async def insist(self, ids, rng):
-        """Send, and send again what failed or was dropped: stored or a duplicate, and once in either case."""
+        """Send the events until a call succeeds: each is stored or a duplicate, and is there once in either case."""
         for _ in range(ATTEMPTS):
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             if rng.random() < self.request.get("cancel", 0.0):
                 await self.dropped(self.send(items, batch=len(ids) > 1), rng)
                 continue
             receipts = await self.weathered("track", lambda: self.send(items, batch=len(items) > 1))  # noqa: B023
             if receipts is not None:
                 self.acknowledged(receipts)
-                self.end = max([self.end, *(one.seq + 1 for one in receipts)])
+                self.end = max([self.end, *(receipt.seq + 1 for receipt in receipts)])
                 return
 
     async def look(self):
-        """The live numbers, which are of one moment: totals are what is stored, and the watermark does not go back."""
+        """The live counters are of one moment: totals count the stored events, and the watermark does not go back."""
         before = self.end
         stats = await self.stats()
         assert sum(stats.totals.values()) == stats.next_seq >= before
         assert stats.watermark <= stats.next_seq
         tell("seen", at=self.shop.clock.now_us(), watermark=stats.watermark)
 
-    # Questions. Faults excuse none of them: the disk object carries what is written, and reads go on without it.
+    # Queries. No fault excuses a failure here: only writes pass through the disk object, reads do not.
 
     async def ask_now(self):
-        """A count neither dips nor doubles, and has everything that was acknowledged before it was asked for."""
+        """A count neither dips nor doubles, and includes every event that was acknowledged before the query."""
         before = self.end
         total, distinct, end = (await self.shop.query(_COUNTS))[0]
         assert total == distinct == end >= before, f"{total} events, {distinct} distinct, end {end}, had {before}"
         assert end <= (await self.stats()).next_seq
 
     async def ask_metrics(self):
-        """The metrics as of a moment are what SQL says of the same moment, whatever moves meanwhile."""
+        """Metrics as of a moment equal SQL as of that moment while other tasks move events."""
         now = self.shop.clock.now_us()
         try:
             await self.compare_metrics(from_us(now))
         except InvalidAsOf:
-            if self.shop.clock.now_us() >= now:  # else the clock was set back, and the moment is to come again
+            if self.shop.clock.now_us() >= now:  # else the clock was set back, and the moment is in the future
                 raise
 
     async def compare_metrics(self, moment):
@@ -169,20 +169,20 @@ class ConcurrentWork(Work):
             start=start, end=end.replace(minute=0, second=0, microsecond=0), as_of=moment
         )
         hours = await self.shop.query(_HOURS, as_of=moment)
-        found = [(row.time, row.value) for row in series if row.value]
-        assert found == [tuple(row) for row in hours if row[0] >= start]
+        actual = [(row.time, row.value) for row in series if row.value]
+        assert actual == [tuple(row) for row in hours if row[0] >= start]
 
     async def ask_rollups(self):
-        """Rollups read your writes, also while they are being caught up by others."""
+        """A rollup has all acknowledged events, also while another task brings it up to date."""
         for sql in ("SELECT sum(count) FROM hourly_events", "SELECT sum(events) FROM daily_metrics"):
             before = self.end
             counted = (await self.shop.query(sql))[0][0] or 0
             assert before <= counted <= (await self.stats()).next_seq, f"{sql}: {counted}, had {before}"
 
-    # Jobs that only this way of working has
+    # Jobs of this load alone
 
     async def hold_views(self):
-        """The files of a view are there for as long as it is, whatever is compacted, collected and let go meanwhile."""
+        """The files of an open view stay, while other tasks compact, collect garbage and prune the log."""
         with self.shop._components.pipeline.view() as log:
             async with self.shop._components.archive.pin() as archive:
                 await self.others_go_on()
@@ -191,11 +191,11 @@ class ConcurrentWork(Work):
                 assert not gone, f"{len(gone)} files of a view are gone: {gone[0]}"
 
     async def seal(self):
-        """Not each time: what is sealed at each turn is a file of a few events, thousands of them."""
+        """Seal in one of five turns: sealing in each would make thousands of files of a few events."""
         await (super().seal() if self.rng.random() < 0.2 else self.ask_now())
 
     async def tag_and_untag(self):
-        """A tag keeps its snapshot readable until it is taken away, whatever expires meanwhile."""
+        """A tag keeps its snapshot readable until the tag is removed, while other snapshots expire."""
         if not (await self.stats()).watermark:
             await self.archive()
         if not (await self.stats()).watermark:
@@ -206,7 +206,7 @@ class ConcurrentWork(Work):
         await self.shop.untag("kept")
 
     async def recover(self):
-        """The weather is over: everything works again, in the same process, and `check` knows of faults alone."""
+        """Without faults every call works again in the same process, and `check` reports injected faults alone."""
         self.rough.on = False
         await self.some()
         await self.archive()

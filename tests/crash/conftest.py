@@ -1,4 +1,4 @@
-"""How many real processes these tests killed, at the end of the run; and what they reach the kernel with."""
+"""Fixtures for faults of the kernel, and the number of killed processes at the end of the run."""
 
 from tests.crash.sessions import SessionRunner
 from tests.faults.strace import namespace, strace

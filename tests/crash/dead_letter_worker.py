@@ -1,4 +1,4 @@
-"""The program that is killed while it keeps dead letters and replays them: one forked process for each request."""
+"""The program that is killed while it stores and replays dead letters. It forks a process for each request."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ def tell(what, **facts):
 
 
 def body(first, count):
-    """Every third is good; of the others every second has a message id."""
+    """A body of events: every third is valid; of the invalid ones every second has a message id."""
     items = [
         {
             "event": "good" if number % 3 == 0 else "",
@@ -39,10 +39,10 @@ async def session(request):
             if job == "refuse":
                 first = number * 100
                 receipts = await shop.batch(body(first, 9), keep_refused=True, source="http")
-                tell("answered", first=first, rejected=sum(one.status == "rejected" for one in receipts))
+                tell("answered", first=first, rejected=sum(receipt.status == "rejected" for receipt in receipts))
             else:
                 outcomes = await shop.replay(edit=MEND)
-                tell("replayed", stored=sum(one.status == "stored" for one in outcomes))
+                tell("replayed", stored=sum(outcome.status == "stored" for outcome in outcomes))
         killer.armed = False
         tell("done", labels=killer.labels)
 

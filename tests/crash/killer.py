@@ -1,4 +1,4 @@
-"""A process that dies at a chosen operation: of the disk, or of SQLite."""
+"""Kill the process at a chosen operation of the disk or of SQLite."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ class Killer:
     def __init__(self, kill):
         self.match, self.at, self.when = kill.get("match"), kill.get("at", 0), kill.get("when", "before")
         self.seen = 0
-        self.labels = [] if kill.get("later") else None  # what is recorded grows with each operation
+        self.labels = [] if kill.get("later") else None  # the list grows with each operation
         self.armed = not kill.get("later")  # else the job "arm" does it
 
     def asks(self, label):
-        """Whether this is the operation; kills at once if it is not to begin."""
+        """Whether the process dies at this operation. Kills at once if it must die before the operation."""
         if not self.armed:
             return False
         if self.labels is not None:
@@ -42,7 +42,7 @@ class Killer:
 
 
 def label_of(path):
-    """A file's part in the whole, without its number."""
+    """The tier and the kind of a file, such as `log/.parquet`."""
     path = Path(path)
     kinds = (".metadata.json", "-m0.avro", ".avro", ".parquet.tmp", ".log.tmp", ".parquet", ".log", ".ids")
     suffix = next((kind for kind in kinds if path.name.endswith(kind)), path.name)
@@ -106,7 +106,7 @@ class KillDisk(Disk):
     def replace(self, source, target):
         chosen = self.killer.asks(f"replace {label_of(target)}")
         super().replace(source, target)
-        self.paths = {one: target if path == source else path for one, path in self.paths.items()}
+        self.paths = {descriptor: target if path == source else path for descriptor, path in self.paths.items()}
         self.killer.over(chosen)
 
     def remove(self, path):
@@ -116,7 +116,7 @@ class KillDisk(Disk):
 
 
 def trace_sqlite(killer):
-    """Every statement of every SQLite connection from now on is an operation: those of rollups and of the catalog."""
+    """Make each statement of every later SQLite connection an operation: those of storage.db and of the catalog."""
     connect = sqlite3.connect
 
     def traced(path, *args, **kwargs):

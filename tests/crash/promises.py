@@ -1,4 +1,4 @@
-"""What was promised to a program that was killed, and whether it is so."""
+"""The promises made to a process that was killed, and the audit that they hold."""
 
 import random
 
@@ -26,7 +26,7 @@ _PAIRS = {
 
 
 class PromiseLog:
-    """Every promise that sessions on one object were given, over all of its lives."""
+    """Every promise that an object made to its sessions."""
 
     def __init__(self, root, start):
         self.root = root
@@ -36,10 +36,10 @@ class PromiseLog:
         self.seen = []  # (message id, received_at) of every event that a reader saw, by seq
         self.watermark = 0
         self.sessions = 0
-        self.faulty = False  # faults were injected into some session: its traces in `check` are explained
+        self.faulty = False  # whether faults were injected into a session: `check` may report them
 
     def request(self, seed, **more):
-        """What to ask a worker for. Its clock begins after every earlier one's, most often soon, or is behind."""
+        """A request to a worker. Its clock starts shortly after the clocks of earlier sessions, or `behind` them."""
         self.sessions += 1
         self.now_us += random.Random(seed).choice([US, US, 60 * US, 400 * US])
         known = sorted(self.acked)[-5:]
@@ -48,9 +48,9 @@ class PromiseLog:
         base = {"root": str(self.root), "start_us": start_us, "seed": seed, "session": f"s{self.sessions}"}
         return base | {"jobs": 12, "known": known} | more
 
-    def take(self, said):
-        """Write down what a session was promised."""
-        for line in said:
+    def take(self, messages):
+        """Record the promises in the messages of a session."""
+        for line in messages:
             self.now_us = max(self.now_us, line.get("at", 0))
             if line["kind"] == "acked":
                 for message_id, seq, status in line["receipts"]:
@@ -58,7 +58,7 @@ class PromiseLog:
             elif line["kind"] == "asked":
                 answer = (line["seq"], line["rows"])
                 assert self.answers.setdefault(line["as_of"], answer) == answer, "asked twice, answered differently"
-            elif line["kind"] == "archived":  # several runs may end in another order than that in which they archived
+            elif line["kind"] == "archived":  # runs may end in another order than they archived
                 self.watermark = max(self.watermark, line["watermark"])
             elif line["kind"] == "seen":
                 assert line["watermark"] >= self.watermark, "the watermark went back"
@@ -73,18 +73,18 @@ class PromiseLog:
         assert status in ("stored", "duplicate")
         known = self.acked.get(message_id)
         if status == "duplicate":
-            # Beyond the window it may have been stored again, by a call whose answer was never heard.
+            # After the window a call whose answer was lost may have stored it again.
             assert known is None or known <= seq, f"{message_id} was at {known}, and is said to repeat {seq}"
         self.acked[message_id] = seq
 
     async def audit(self, *, retried=0):
-        """Open the object as the next process would, and hold it to everything; send `retried` events again."""
+        """Open the object as the next process would, and check every promise; send `retried` events again."""
         async with Shop("shop", root=self.root, clock=ManualClock(from_us(self.now_us)), **SETTINGS) as shop:
             await self._events(shop)
             await self._derived(shop)
             await self._copies(shop)
             await self._past(shop)
-            problems = [one for one in await shop.check() if not (self.faulty and explained(one))]
+            problems = [problem for problem in await shop.check() if not (self.faulty and explained(problem))]
             assert problems == [], problems
             if retried:
                 await self._retry(shop, retried)
@@ -93,20 +93,20 @@ class PromiseLog:
     async def _events(self, shop):
         rows = (await shop.query("SELECT seq, message_id, received_at, event, amount FROM events ORDER BY seq")).rows
         assert [row.seq for row in rows] == list(range(len(rows))), "positions without gap, each once"
-        found = [(row.message_id, to_us(row.received_at)) for row in rows]
-        assert found[: len(self.seen)] == self.seen, "what was once read has changed"
-        self.seen = found
+        events = [(row.message_id, to_us(row.received_at)) for row in rows]
+        assert events[: len(self.seen)] == self.seen, "what was once read has changed"
+        self.seen = events
         for row in rows:
             number = amount_of(row.message_id)
             assert (row.event, row.amount) == (f"e{number % 3}", number), "an event is not what was sent"
         for message_id, seq in self.acked.items():
-            assert seq < len(found), f"acknowledged {message_id} at {seq} is gone: the log ends at {len(found)}"
-            assert found[seq][0] == message_id, f"acknowledged {message_id} is not at {seq}"
+            assert seq < len(events), f"acknowledged {message_id} at {seq} is gone: the log ends at {len(events)}"
+            assert events[seq][0] == message_id, f"acknowledged {message_id} is not at {seq}"
         window_us = SETTINGS["dedupe_window_s"] * US
         last = {}
-        for message_id, received in found:
-            before = last.get(message_id)
-            assert before is None or received - before > window_us, f"{message_id} is there twice"
+        for message_id, received in events:
+            previous = last.get(message_id)
+            assert previous is None or received - previous > window_us, f"{message_id} is there twice"
             last[message_id] = received
 
     async def _derived(self, shop):
@@ -120,53 +120,59 @@ class PromiseLog:
             assert of[0] == of[1], f"{name} is not what the events give"
 
     async def _copies(self, shop):
-        """The archive alone is the events below the watermark; a sealed file says what the answer says."""
+        """The archive alone has the events below the watermark; each sealed file has the same events as the query."""
         if snapshots := await shop.snapshots():
             archived = await shop.query("SELECT seq, message_id FROM events ORDER BY seq", snapshot=snapshots[-1].id)
-            found = [(row.seq, row.message_id) for row in archived]
-            assert len(found) >= self.watermark, "the archive lacks events"
-            expected = [(seq, one) for seq, (one, _) in enumerate(self.seen[: len(found)])]
-            assert found == expected, "the archive has each event once, up to the watermark"
-        with shop._components.pipeline.view() as view:  # it pins them
+            actual = [(row.seq, row.message_id) for row in archived]
+            assert len(actual) >= self.watermark, "the archive lacks events"
+            expected = [(seq, message_id) for seq, (message_id, _) in enumerate(self.seen[: len(actual)])]
+            assert actual == expected, "the archive has each event once, up to the watermark"
+        with shop._components.pipeline.view() as view:  # an open view pins its files
             for file in view.files:
-                found = pq.read_table(file.path, columns=["message_id"], partitioning=None)["message_id"].to_pylist()
-                assert found == [one for one, _ in self.seen[file.first_seq : file.end_seq]], f"{file.path} differs"
+                ids = pq.read_table(file.path, columns=["message_id"], partitioning=None)["message_id"].to_pylist()
+                assert ids == [message_id for message_id, _ in self.seen[file.first_seq : file.end_seq]], (
+                    f"{file.path} differs"
+                )
 
     async def _past(self, shop):
         for as_of, (seq, rows) in self.answers.items():
             result = await shop.query(BY_EVENT, as_of=from_us(as_of))
             assert result.seq == (0, seq), f"as of {as_of} the log ended at {seq}"
             assert [list(row) for row in result] == rows, f"the answer as of {as_of} has changed"
-        for old in list(self.answers)[2:-8]:  # they were asked for again and again
+        for old in list(self.answers)[2:-8]:  # each audit has compared these
             del self.answers[old]
 
     async def retry(self, count=20):
-        """Send again what was acknowledged last: all of it is a duplicate, at the seqs of the first receipts."""
+        """Send the newest acknowledged events again: each is a duplicate with the seq of its first receipt."""
         async with Shop("shop", root=self.root, clock=ManualClock(from_us(self.now_us)), **SETTINGS) as shop:
             await self._retry(shop, count)
 
     async def _retry(self, shop, count):
         window_us = round(SETTINGS["dedupe_window_s"] * US)
-        # Not earlier: a clock that is set back does not bring back what was let go when its time was over. Nor before a
-        # moment that a session asked about, or that a segment without events begins at: it may have died before it
-        # could tell.
+        # Not earlier: an id whose window is over stays forgotten when the clock is set back. Not before a moment that a
+        # session queried, or at which a segment without events begins: the session may have died before it reported
+        # that.
         log = shop._components.pipeline
         settled = max(log._settled, log._last_received, self.seen[-1][1] if self.seen else 0)
         now_us = max(shop.clock.now_us(), settled + 1)
         shop.clock.step((now_us - shop.clock.now_us()) / US)
-        ids = {one: seq for seq, (one, received) in enumerate(self.seen) if received >= now_us - window_us // 2}
+        ids = {
+            message_id: seq
+            for seq, (message_id, received) in enumerate(self.seen)
+            if received >= now_us - window_us // 2
+        }
         ids = dict(list(ids.items())[-count:])
-        receipts = await shop.batch([item_of(one, now_us) for one in ids])
-        found = [(one.message_id, one.seq, one.status) for one in receipts]
-        expected = [(one, seq, "duplicate") for one, seq in ids.items()]
-        wrong = [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]]
-        assert not wrong, f"{len(wrong)} retries at {now_us} differ; (found, expected) of the first: {wrong[0]}"
+        receipts = await shop.batch([item_of(message_id, now_us) for message_id in ids])
+        actual = [(receipt.message_id, receipt.seq, receipt.status) for receipt in receipts]
+        expected = [(message_id, seq, "duplicate") for message_id, seq in ids.items()]
+        wrong = [pair for pair in zip(actual, expected, strict=True) if pair[0] != pair[1]]
+        assert not wrong, f"{len(wrong)} retries at {now_us} differ; (actual, expected) of the first: {wrong[0]}"
 
     async def settle(self):
-        """Let all of it come to rest: archived, compacted, expired, collected, and the log let go."""
+        """Finish all maintenance: archive, compact, expire, collect garbage and prune the log."""
         self.now_us = max(self.now_us, self.seen[-1][1] if self.seen else 0) + 3 * 86_400 * US
         async with Shop("shop", root=self.root, clock=ManualClock(from_us(self.now_us)), **SETTINGS) as shop:
-            for _ in range(2):  # the second finds what the first left: snapshots that only then could go
+            for _ in range(2):  # the second run expires the snapshots that the first one made obsolete
                 await shop.archive()
                 await shop.compact()
                 await shop.expire()

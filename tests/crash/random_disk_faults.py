@@ -1,4 +1,4 @@
-"""A disk in bad weather: operations fail at random, before or after they had their effect, or halfway through it."""
+"""A disk whose operations fail at random: before or after their effect, or halfway through it."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from lakebed import Disk
 from tests.crash.killer import label_of
 
 _SPELL = 12  # writes in a row for which a full disk stays full, at the most
-_AFTER = ("truncate", "sync", "sync_file", "sync_directory", "replace", "remove")  # may have been done all the same
+_AFTER = ("truncate", "sync", "sync_file", "sync_directory", "replace", "remove")  # a failed one may have had effect
 
 
 class RoughDisk(Disk):
@@ -19,8 +19,8 @@ class RoughDisk(Disk):
     A write that fails may leave a part of it, a sync that fails may have synced, a rename that fails may have renamed.
 
     Args:
-        rate: how likely an operation fails.
-        only: faults fall on operations whose label (`sync log/.parquet`) contains it.
+        rate: the probability that an operation fails.
+        only: a part of the label (`sync log/.parquet`) of the operations that may fail.
     """
 
     def __init__(self, inner, seed, *, rate, only=""):
@@ -29,13 +29,13 @@ class RoughDisk(Disk):
         self.hits = 0
         self._rate, self._only = rate, only
         self._seed = seed
-        self._times = Counter()  # of each label: which fault comes does not depend on how the tasks take turns
+        self._times = Counter()  # calls of each label, so that faults do not depend on the order of the tasks
         self._full = 0  # operations that still find the disk full
         self._paths = {}
         self._lock = threading.Lock()
 
     def _draw(self, operation, path):
-        """None, or how the operation fails: its error, and how much of its effect it has before that."""
+        """None, or the error of the operation and the part of its effect that comes first."""
         label = f"{operation} {label_of(path)}"
         with self._lock:
             if not self.on or self._only not in label:

@@ -1,4 +1,4 @@
-"""What a process holds, what an object takes on disk, and the most of each that torture allows: the one place."""
+"""The resources of a process, the disk space of an object, and the limits that torture sets for them."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ import pyarrow as pa
 
 _MB = 1 << 20
 
-# Of any session, however it ended; RSS counts what it shares with its parent: Arrow, DuckDB, pyiceberg.
-# A question holds the files open that it reads, and small settings make many of them.
+# Limits of every session, however it ended. RSS includes the pages shared with its parent: Arrow, DuckDB, pyiceberg.
+# A query keeps the files open that it reads, and small settings make many files.
 MOST = {"rss": 400 * _MB, "descriptors": 300, "threads": 40}
-# Of an object's directory: so much, and so much for each event. In the midst of everything, and at the end of a round
-# when all is archived, compacted, expired and collected. Files hold at most 250 events, and few fill a block.
+# Limits of an object's directory: bytes, and bytes for each event. "disk" is for any moment, "settled" for the end,
+# when all is archived, compacted, expired and collected. Files have at most 250 events, and few fill a block.
 DISK = {"disk": (4 * _MB, 800), "settled": (_MB, 600)}
-# What a long life may hold more of in its last third than in its second: nothing but noise. Arrow begins threads of its
-# I/O pool when all are busy at once, up to eight, and keeps them: torture has it keep to two, so that a leak shows.
+# The growth allowed to a long life from its second third to its last: noise only. Arrow starts threads of its I/O
+# pool when all are busy at once, up to eight, and keeps them: torture allows it two, so that a leak shows.
 MOST_GROWTH = {"rss": 24 * _MB, "descriptors": 4, "threads": 2}
 pa.set_io_thread_count(2)
 
@@ -31,7 +31,7 @@ def held(pid="self"):
 
 
 def disk_bytes(directory):
-    """What the files of a directory take, as far as they are still there."""
+    """The bytes on disk of the files in a directory, without files that are deleted meanwhile."""
     total = 0
     for path, _, names in os.walk(directory):
         for name in names:
@@ -43,13 +43,13 @@ def disk_bytes(directory):
 
 
 class Peak:
-    """The most that was seen of each thing."""
+    """The largest amount of each resource so far."""
 
     def __init__(self):
         self.most = {}
 
-    def see(self, **found):
-        for name, value in found.items():
+    def see(self, **amounts):
+        for name, value in amounts.items():
             self.most[name] = max(value, self.most.get(name, 0))
 
     def check(self):
@@ -58,17 +58,17 @@ class Peak:
 
 
 def check_growth(samples):
-    """A long life's samples: the last third against the second. The first one is warming up."""
+    """Compare the last third of a long life's samples with the second. The first third is warm-up."""
     third = len(samples) // 3
     for name, bound in MOST_GROWTH.items():
         before = max(sample[name] for sample in samples[third : 2 * third])
         after = max(sample[name] for sample in samples[2 * third :])
-        assert after - before <= bound, f"{name} grew from {before} to {after}: {[one[name] for one in samples]}"
+        assert after - before <= bound, f"{name} grew from {before} to {after}: {[sample[name] for sample in samples]}"
 
 
 def check_disk(name, directory, events):
-    """(bytes, share of the bound) of a directory that holds so many events."""
-    found = disk_bytes(directory)
+    """The bytes of a directory with this many events, and their percentage of the limit."""
+    size = disk_bytes(directory)
     base, each = DISK[name]
-    assert found <= base + each * events, f"{name}: {found} bytes for {events} events"
-    return {name: found, f"{name}_share": round(100 * found / (base + each * events))}
+    assert size <= base + each * events, f"{name}: {size} bytes for {events} events"
+    return {name: size, f"{name}_share": round(100 * size / (base + each * events))}

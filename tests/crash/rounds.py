@@ -1,7 +1,7 @@
-"""What torture is made of: rounds, each with a seed and a directory of its own, so that each can be run again alone.
+"""The rounds of torture. Each has its own seed and directory, so that it can be run again alone.
 
-Two numbers, the run's seed and the round's, decide all that is drawn in it. When threads and processes get the
-processor is not decided by them: see docs/testing.md.
+The seed of the run and the number of the round decide all random choices in it, but not when threads and processes
+get the processor: see docs/testing.md.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from tests.crash.resource_limits import Peak, check_disk, check_growth, held
 from tests.crash.subject import START
 
 CYCLES = 25  # deaths of one object
-LIVES = 12  # of a long life: what happens between two quiet moments
-_PATIENCE_S = 240.0  # an audit that takes longer hangs
+LIVES = 12  # parts of a long life, with a quiet moment after each
+_PATIENCE_S = 240.0  # an audit that takes longer counts as hung
 _MODEL = "tests.model.soak"
 _MATCHES = ("", "", "log/", "archive/", "sql", "sql catalog", "sql storage COMMIT", "sync", "replace", "remove")
 _ORDER = ("kill", "kill", "model", "kill", "kill", "kill", "life", "kill", "kill", "kill", "kill")
@@ -27,11 +27,11 @@ def kind_of(number):
 
 
 class Round:
-    """One round. `tell` is called with what happened, as it happens.
+    """One round. It reports its progress by calling `tell`.
 
     Args:
-        sabotage: break a promise on purpose, to see that it is noticed: see `sabotage.py`.
-        more: whether there is time for another cycle.
+        sabotage: a function that breaks a promise on purpose, which the round must notice: see `broken_promises.py`.
+        more: a function that returns whether there is time for another cycle.
     """
 
     def __init__(self, seed, number, root, tell, *, sabotage=None, more=lambda: True):
@@ -41,7 +41,7 @@ class Round:
         self.more = more
         self.sabotage = sabotage
         self.peak = Peak()
-        self.journal = []  # every request, and every promise that was made
+        self.journal = []  # every request and every promise
 
     def run(self, kind, runner):
         runner.peak = self.peak
@@ -55,12 +55,12 @@ class Round:
 
     def _session(self, runner, promised, request, **until):
         self.journal.append({"kind": "request", **until, "request": request})
-        said, signal = runner.session(request, heard=self.journal.append, **until)
+        messages, signal = runner.session(request, heard=self.journal.append, **until)
         assert signal in (None, 9), f"the session ended by signal {signal}"
-        promised.take(said)
-        assert signal or said[-1]["kind"] in ("done", "refused"), said[-1]
+        promised.take(messages)
+        assert signal or messages[-1]["kind"] in ("done", "refused"), messages[-1]
         self.peak.check()
-        return said, signal
+        return messages, signal
 
     async def _audit(self, promised, **options):
         async with asyncio.timeout(_PATIENCE_S):
@@ -71,7 +71,7 @@ class Round:
     # Deaths
 
     async def _kill(self, runner):
-        """An object that is killed again and again, at moments and at operations, in good weather and in bad."""
+        """Kill an object again and again, at random moments and at operations, with and without disk faults."""
         promised = PromiseLog(self.root, START)
         for cycle in range(CYCLES):
             if cycle and self.sabotage is None and not self.more():  # sabotage goes on until it is noticed
@@ -79,12 +79,12 @@ class Round:
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)
             request = promised.request(seed, **drawn(rng))
-            lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # none yet: it dies while it opens
+            lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # 0: it dies while it opens
             _, signal = self._session(runner, promised, request, lines=lines, seconds=rng.uniform(0, 0.15))
             self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
             if self.sabotage is not None and promised.acked:
                 self.sabotage(promised)
-            if rng.random() < 0.5:  # else the next process meets what several deaths have left
+            if rng.random() < 0.5:  # else the next process opens an object that died several times
                 await self._audit(promised, retried=20)
         await self._audit(promised, retried=20)
         await self._rest(promised)
@@ -98,17 +98,19 @@ class Round:
     # A long life
 
     async def _live(self, runner):
-        """One process and thousands of operations, all at once: what it holds does not grow."""
+        """One process with thousands of concurrent operations: the resources that it holds do not grow."""
         promised = PromiseLog(self.root, START)
         rng = random.Random(self.seed)
         request = promised.request(self.seed, turns=60, lives=LIVES, cancel=0.02, steps=0.01)
         if rng.random() < 0.3:
             request["faults"] = {"rate": 0.003, "only": "", "at_open": False}
             promised.faulty = True
-        said, signal = self._session(runner, promised, request)
+        messages, signal = self._session(runner, promised, request)
         assert signal is None
-        samples = [line for line in said if line["kind"] == "quiet"]
-        self.tell("life", operations=len(said), samples=[{name: one[name] for name in held()} for one in samples])
+        samples = [line for line in messages if line["kind"] == "quiet"]
+        self.tell(
+            "life", operations=len(messages), samples=[{name: sample[name] for name in held()} for sample in samples]
+        )
         check_growth(samples)
         await self._audit(promised, retried=20)
         await self._rest(promised)
@@ -116,7 +118,7 @@ class Round:
     # The model
 
     def _model(self):
-        """The state machine, with this round's seed, in a process of its own."""
+        """Run the state machine with this round's seed in its own process."""
         program = [sys.executable, "-m", _MODEL, "--seed", self.seed, "--keep", str(self.root)]
         done = subprocess.run(program, capture_output=True, text=True, timeout=1200, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
@@ -124,18 +126,18 @@ class Round:
 
 
 def drawn(rng):
-    """What one session is to live through, beside its death at a moment."""
+    """Random options of a session. The moment of its death is drawn elsewhere."""
     if rng.random() < 0.15:
-        return {"jobs": 12}  # one job at a time, so that each meets tracking alone
-    found = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
-    found["behind"] = rng.choice([0, 0, 2, 300])
+        return {"jobs": 12}  # one job at a time, so that each runs beside tracking alone
+    options = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    options["behind"] = rng.choice([0, 0, 2, 300])
     if rng.random() < 0.15:
-        return found | {"naps": True, "turns": 4}
+        return options | {"naps": True, "turns": 4}
     if rng.random() < 0.35:
         only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
-        rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # there are few of them
-        found["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
+        rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # these are rare
+        options["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
     if rng.random() < 0.3:
         at = round(10 ** rng.uniform(0, 2.2))
-        found["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
-    return found
+        options["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
+    return options

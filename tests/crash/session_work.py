@@ -1,4 +1,4 @@
-"""What a session does, and how it tells the test what it was promised."""
+"""The work of a session, and the messages by which it reports promises to the test."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ TURNS = 3  # of each tracker while one job of maintenance runs
 
 
 def tell(kind, **facts):
-    # One write of less than a page goes into the pipe whole, or not at all if the process dies before it.
+    # A write of less than a page enters the pipe completely, or not at all if the process dies before it.
     os.write(1, json.dumps({"kind": kind, **facts}).encode() + b"\n")
 
 
 class Work:
-    """A seeded mix of everything, from several tasks at once."""
+    """A seeded mix of tracking, queries and maintenance, in several tasks at once."""
 
     def __init__(self, shop, killer, request):
         self.shop = shop
@@ -41,21 +41,21 @@ class Work:
             ids = [f"{self.request['session']}-{number}-{turn}-{at}" for at in range(count)]
             if self.acked and rng.random() < 0.2:
                 ids.append(rng.choice(self.acked))
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             receipts = await self.send(items, batch=count > 1)
             self.acknowledged(receipts)
 
     def acknowledged(self, receipts):
-        found = [[one.message_id, one.seq, one.status] for one in receipts]
-        tell("acked", at=self.shop.clock.now_us(), receipts=found)
-        self.acked += [one.message_id for one in receipts]
+        entries = [[receipt.message_id, receipt.seq, receipt.status] for receipt in receipts]
+        tell("acked", at=self.shop.clock.now_us(), receipts=entries)
+        self.acked += [receipt.message_id for receipt in receipts]
 
     async def some(self):
-        """A few events, one after the other."""
+        """Send a few events, one call after the other."""
         for count in (1, 1, 12, 1):
             self.shop.clock.advance(0.25)
             ids = [f"{self.request['session']}-some-{len(self.acked)}-{at}" for at in range(count)]
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             self.acknowledged(await self.send(items, batch=count > 1))
 
     async def arm(self):
@@ -122,7 +122,7 @@ class Work:
         self.shop.clock.advance(self.rng.choice([1.0, 200.0, 5000.0]))
 
     async def ask(self):
-        """Ask about a moment, and tell the answer: it must stay what it is."""
+        """Query as of a moment, and report the answer: it must never change."""
         as_of = self.shop.clock.now_us() - self.rng.choice([0, 0, 700_000, 90_000_000])
         result = await self.shop.query(BY_EVENT, as_of=from_us(as_of))
         tell("asked", at=self.shop.clock.now_us(), as_of=as_of, seq=result.seq[1], rows=[list(row) for row in result])

@@ -1,4 +1,4 @@
-"""The test's side of `worker.py`: start sessions, kill them, and know what they were promised."""
+"""The test's side of `worker.py`: start sessions, kill them, and collect their promises."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _PATIENCE_S = 60.0
 
 
 class SessionRunner:
-    """A worker that forks a process for each session. One session at a time."""
+    """Runs a worker that forks a process for each session. One session runs at a time."""
 
     kills = 0  # of all runners
 
@@ -31,7 +31,7 @@ class SessionRunner:
         self._expect("serving")
 
     def abandon(self):
-        """End it whatever it does; a session that hangs says first, on stderr, where."""
+        """Kill the worker and its session. A session that hangs prints its stack to stderr first."""
         for child in self._children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGUSR1)
@@ -52,9 +52,9 @@ class SessionRunner:
         self._process.stdout.close()
 
     def session(self, request, *, lines=None, seconds=0.0, heard=None):
-        """Run one session to its end, or kill it so many seconds after so many lines; the first is "ready".
+        """Run one session to its end, or kill it `seconds` after its `lines`-th line; the first line is "ready".
 
-        Returns everything that it said, in order, and the signal that ended it, or None. `heard` gets each line, too.
+        Returns its messages in order, and the signal that ended it, or None. `heard` is called with each message.
         """
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
@@ -65,7 +65,7 @@ class SessionRunner:
             os.close(process)
 
     def _listen(self, process, lines, seconds, heard):
-        said = []
+        messages = []
         deadline = time.monotonic() + seconds if lines == 0 else None
         while True:
             line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -73,17 +73,17 @@ class SessionRunner:
                 status = line["status"]
                 self.peak.see(rss=line["rss"])
                 SessionRunner.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-                return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+                return messages, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
-                said.append(line)
+                messages.append(line)
                 heard(line)
                 if "descriptors" in line:
                     self.peak.see(descriptors=line["descriptors"], threads=line["threads"])
-                if len(said) == lines:
+                if len(messages) == lines:
                     deadline = time.monotonic() + seconds
             else:
                 deadline = None
-                with contextlib.suppress(ProcessLookupError):  # it was faster
+                with contextlib.suppress(ProcessLookupError):  # it ended before the signal
                     signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _expect(self, kind):
@@ -92,7 +92,7 @@ class SessionRunner:
         return line
 
     def _line(self, timeout):
-        """The next line; None when none came in time. Fails when the worker says nothing for a minute."""
+        """The next line, or None if there is none in time. Fails if the worker prints nothing for a minute."""
         while b"\n" not in self._rest:
             readable, _, _ = select.select([self._process.stdout], [], [], _PATIENCE_S if timeout is None else timeout)
             if not readable:

@@ -1,4 +1,4 @@
-"""The same frenzy through a namespace, whose object falls asleep and wakes while it is called, tracked and archived."""
+"""The concurrent load through a namespace, whose object sleeps and wakes while calls, tracking and archiving run."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ _IDLE_S = 400.0  # longer than `idle_s`
 
 
 class Called:
-    """An object's stub, with the clock of its namespace."""
+    """The stub of an object, with the clock of its namespace."""
 
     def __init__(self, namespace, clock):
         self._stub = namespace.stub(Shop, "shop")
@@ -23,9 +23,9 @@ class Called:
 
 
 class Naps(ConcurrentWork):
-    """Nothing that was acknowledged is lost, and no answer is wrong, because an object slept in between."""
+    """An object that sleeps between calls loses no acknowledged event and gives no wrong answer."""
 
-    loops = tuple(job for job in LOOPS if job not in ("seal", "hold_views"))  # they are no calls of the object
+    loops = tuple(job for job in LOOPS if job not in ("seal", "hold_views"))  # these are not methods of the object
 
     def __init__(self, namespace, clock, request):
         super().__init__(Called(namespace, clock), None, request)
@@ -43,7 +43,7 @@ class Naps(ConcurrentWork):
             await asyncio.gather(self.everything(), self.nod())
 
     async def nod(self):
-        """Sleep while callers are on their way, and wake for what the schedules owe."""
+        """Let the object sleep while calls arrive, and wake it for due jobs."""
         self.shop.clock.advance(_IDLE_S)
         await self.namespace.sleep_idle()
         await self.namespace.wake_due()

@@ -1,4 +1,4 @@
-"""What is tortured: the object, its settings, and events that say by their id what they must hold."""
+"""The object under torture, its settings, and events whose contents follow from their ids."""
 
 import zlib
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ class Shop(Analytics):
 
 
 def amount_of(message_id):
-    """What the event with this id says: a test can tell whether a stored event is the one that was sent."""
+    """The amount of the event with this id. By it a test recognizes that a stored event is the one that was sent."""
     return zlib.crc32(message_id.encode()) % 1000
 
 
@@ -47,11 +47,11 @@ def item_of(message_id, at_us):
 
 
 def explained(problem):
-    """Whether a problem that `check` found is the trace of an injected fault: the error that it quotes says so."""
+    """Whether a problem of `check` comes from an injected fault: its message quotes the error."""
     return "injected" in problem.message or "no space is left" in problem.message
 
 
 def excused(error):
-    """Whether an error is what a caller may get from an injected fault: of a kind that says so, and quoting it."""
+    """Whether a caller may get this error from an injected fault: it has an allowed type and quotes the fault."""
     kinds = (DiskFull, LogUnavailable, ArchiveUnavailable, ObjectUnavailable, Backpressure)
     return isinstance(error, kinds) and explained(Problem("", str(error)))

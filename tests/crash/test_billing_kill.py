@@ -1,4 +1,4 @@
-"""Usage and invoices outlive a process that is killed between them."""
+"""Usage and invoices survive a process that is killed between them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ async def killed(root, step):
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, str(root), step, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await child.communicate()
+    output, _ = await child.communicate()
     assert child.returncode == -signal.SIGKILL
-    return said
+    return output
 
 
 async def test_killed_between_usage_and_invoice(tmp_path):
-    """Not what was tracked, nor the invoice that was issued; a retry of both by the next process changes nothing."""
+    """Tracked usage and the issued invoice are there; a retry of both by the next process changes nothing."""
     await killed(tmp_path, "use")
     issued = await killed(tmp_path, "bill")
     assert b'"total":"10.03"' in issued

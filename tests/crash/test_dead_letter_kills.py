@@ -1,4 +1,4 @@
-"""A process is killed at each step of refusing and of replaying: what was answered is there, and nothing is twice."""
+"""A process is killed at each step of refusing and replaying: every answered event is there once."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ JOBS = ["refuse", "refuse", "replay"]
 
 
 class Worker:
-    """Forks a process for each session, and hears what it was promised."""
+    """Runs the program that forks a process for each session, and reads its messages."""
 
     def __init__(self):
         command = [sys.executable, "-m", "tests.crash.dead_letter_worker"]
@@ -25,12 +25,12 @@ class Worker:
         request = {"root": str(root), "jobs": JOBS, "arm": arm, "kill": kill}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        said = []
+        messages = []
         for line in self._process.stdout:
-            said.append(json.loads(line))
-            if said[-1]["what"] == "ended":
-                return said
-        raise AssertionError(f"the worker is gone: {said}")
+            messages.append(json.loads(line))
+            if messages[-1]["what"] == "ended":
+                return messages
+        raise AssertionError(f"the worker is gone: {messages}")
 
     def close(self):
         self._process.stdin.close()
@@ -46,7 +46,7 @@ def worker():
 
 
 def steps_of(labels):
-    """Each step at its first and last time: before and after; a statement is seen before it runs."""
+    """Each step at its first and last time: before, after and, for writes, halfway. Statements: before only."""
     for label, times in sorted(Counter(labels).items()):
         for at in sorted({1, times}):
             yield label, at, "before"
@@ -56,18 +56,18 @@ def steps_of(labels):
                 yield label, at, "half"
 
 
-async def audit(root, said):
-    """A day later, when no message id is remembered: every answered refusal waits or is stored, and is stored once."""
+async def audit(root, messages):
+    """A day later, when no message id is remembered: every refused event is a dead letter or is stored once."""
     clock = ManualClock(START)
     clock.advance(86_400)
-    answered = sum(one["rejected"] for one in said if one["what"] == "answered")
+    answered = sum(message["rejected"] for message in messages if message["what"] == "answered")
     count = "SELECT count(*), count(DISTINCT user_id) FROM events WHERE event = 'mended'"
     async with Analytics("shop", root=root, clock=clock, **SETTINGS) as shop:
         waiting = {json.loads(letter.raw)["userId"] for letter in await shop.dead_letters()}
         stored = {row[0] for row in await shop.query("SELECT user_id FROM events WHERE event = 'mended'")}
         assert not waiting & stored, "a letter whose event is in the log is gone"
         assert len(waiting | stored) >= answered
-        if any(one["what"] == "replayed" for one in said):
+        if any(message["what"] == "replayed" for message in messages):
             assert not waiting
         for _ in range(2):
             await shop.replay(edit=MEND)
@@ -78,13 +78,13 @@ async def audit(root, said):
 
 
 async def kill_at(worker, root, arm, label, at, when):
-    said = worker.session(root, arm, match=label, at=at, when=when)
+    messages = worker.session(root, arm, match=label, at=at, when=when)
     try:
-        await audit(root, said)
+        await audit(root, messages)
     except BaseException as error:
         error.add_note(f"killed {when} {label!r}, time {at}")
         raise
-    return said[-1]["signal"] == 9
+    return messages[-1]["signal"] == 9
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ async def kill_at(worker, root, arm, label, at, when):
     ],
 )
 async def test_killed_between_the_log_and_the_dead_letters(worker, tmp_path, arm, label, at, when):
-    """Between the log and the letters, either way, nothing is lost and nothing is stored twice."""
+    """Killed between the write of the log and that of the dead letters, it loses nothing and stores nothing twice."""
     assert await kill_at(worker, tmp_path, arm, label, at, when), "there is such a step"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["refuse", "replay"])
 async def test_killed_at_every_step(worker, tmp_path, arm):
-    """Before it, halfway and after it, and then nothing is lost and nothing is stored twice."""
-    said = worker.session(tmp_path / "whole", arm)
-    assert said[-1]["signal"] == 0
-    labels = next(one["labels"] for one in said if one["what"] == "done")
+    """Killed before, halfway through or after each step, it loses nothing and stores nothing twice."""
+    messages = worker.session(tmp_path / "whole", arm)
+    assert messages[-1]["signal"] == 0
+    labels = next(message["labels"] for message in messages if message["what"] == "done")
     assert {"sql storage BEGIN IMMEDIATE", "sql storage COMMIT", "sync log/.log"} <= set(labels)
     steps = enumerate(steps_of(labels))
     killed = [await kill_at(worker, tmp_path / str(number), arm, *step) for number, step in steps]
@@ -117,7 +117,7 @@ async def test_killed_at_every_step(worker, tmp_path, arm):
 
 
 def test_the_bodies_have_good_and_bad_events():
-    """What is killed has good and bad events, with and without a message id."""
+    """The bodies of these tests have valid and invalid events, with and without a message id."""
     items = json.loads(body(0, 9))
     assert Counter((item["event"], "messageId" in item) for item in items) == {
         ("good", True): 3,

@@ -1,4 +1,4 @@
-"""A process is killed while it takes in who is who: before, in and after a commit. The next one goes on from there."""
+"""A process is killed while it updates people: before, in and after a commit. The next one continues from there."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from lakebed import Analytics
 
 SETTINGS = {"headroom_bytes": 0, "segment_events": 20}
-# The process dies at the given statement on its way to storage.db, as it is asked of SQLite.
+# The process dies before SQLite runs the n-th statement that contains the pattern.
 CHILD = """
 import asyncio, os, signal, sys
 import aiosqlite
@@ -56,7 +56,7 @@ STEPS += [
 
 @pytest.mark.parametrize(("pattern", "at"), STEPS)
 async def test_killed_while_identity_catches_up(tmp_path, pattern, at):
-    """Graph, people and checkpoint are of one moment, and in the end those of a graph that nothing interrupted."""
+    """Graph, people and checkpoint are of one moment, and in the end equal those of an uninterrupted run."""
     died = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), pattern, str(at)], check=False)
     assert died.returncode == -signal.SIGKILL
     async with Analytics("shop", root=tmp_path, **SETTINGS) as shop:

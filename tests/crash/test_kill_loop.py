@@ -25,16 +25,16 @@ def runner():
 
 
 async def kill_loop(runner, root, seed, cycles, draw=lambda _: {}):
-    """Returns how many of the cycles ended by SIGKILL. `draw` says what a session does, beside being killed."""
+    """Returns how many of the cycles ended by SIGKILL. `draw` gives the options of a session's work."""
     promised, killed = PromiseLog(root, START), 0
     for cycle in range(seed, seed + cycles):
         rng = random.Random(cycle)
         request = promised.request(cycle, **draw(rng))
         try:
-            said, signal = runner.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
+            messages, signal = runner.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
             killed += signal == 9
-            promised.take(said)
-            if rng.random() < 0.7:  # else the next process meets what two deaths have left
+            promised.take(messages)
+            if rng.random() < 0.7:  # else the next process opens an object that died twice
                 await promised.audit()
                 await promised.retry()
         except BaseException as error:
@@ -46,7 +46,7 @@ async def kill_loop(runner, root, seed, cycles, draw=lambda _: {}):
 
 
 async def test_killed_at_random_moments(runner, tmp_path):
-    """Killed at any moment: all that was acknowledged is there once, and no promise of any life is broken."""
+    """Killed at any moment, an object has every acknowledged event once and keeps the promises of all sessions."""
     assert await kill_loop(runner, tmp_path, SEED, 20) >= 14
 
 

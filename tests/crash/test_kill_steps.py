@@ -1,7 +1,7 @@
-"""A process is killed at each step of each thing it does with the disk: before it, halfway through it, after it.
+"""A process is killed at each step of its work with the disk: before it, halfway through it, after it.
 
 Steps are the operations of `Disk` (everything that the log and Iceberg write goes through it) and the statements of
-SQLite (rollups, checkpoints, Iceberg's catalog), told apart by what they do and the kind of file they do it to.
+SQLite (rollups, checkpoints, Iceberg's catalog), labelled by operation and kind of file.
 """
 
 import random
@@ -15,7 +15,7 @@ from tests.crash.sessions import SessionRunner
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 _SMALL_FILES = ["some", "archive", "some", "archive"]
-# What a session does, with "arm" before what is to be interrupted, and steps that must be among those that it takes.
+# The jobs of a session, with "arm" before those that are interrupted, and steps that must be among its steps.
 ACTIONS = {
     "append": (["arm", "some"], {"write log/.log", "sync log/.log", "mark log/.log"}),
     "seal": (["some", "arm", "seal"], {"sync_file log/.parquet.tmp", "replace log/.parquet", "remove log/.log"}),
@@ -29,7 +29,7 @@ ACTIONS = {
             *("write archive/.parquet", "sync archive/.parquet", "write archive/manifest", "sync archive/manifest"),
             *("write archive/snapshot-list", "sync archive/snapshot-list", "write archive/.metadata.json"),
             *("sync archive/.metadata.json", "sql catalog UPDATE iceberg_tables", "sql catalog COMMIT"),
-            "sql storage COMMIT",  # the mark of what is archived
+            "sql storage COMMIT",  # the mark of the archived events
         },
     ),
     "prune": (["some", "archive", "rollup", "an_hour", "arm", "rollup"], {"remove log/.parquet", "sync_directory log"}),
@@ -59,17 +59,17 @@ def steps_of(labels):
             yield label, at, "before"
             if label.startswith("write"):
                 yield label, at, "half"
-            if not label.startswith("sql"):  # a statement is seen before it runs: after one is before the next
+            if not label.startswith("sql"):  # statements are traced before they run: "after" one is "before" the next
                 yield label, at, "after"
 
 
 async def kill_at(runner, promised, first, step, seed):
-    """One session that dies at `step`, and the audit of what it left. Returns whether it died."""
+    """Run a session that dies at `step`, and audit the object. Returns whether it died."""
     label, at, when = step
     kill = {"match": label, "at": at, "when": when, "later": "arm" in first}
     try:
-        said, signal = runner.session(promised.request(seed, jobs=0, first=first, kill=kill))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(seed, jobs=0, first=first, kill=kill))
+        promised.take(messages)
         await promised.audit()
         if label.startswith(("write log", "sync log", "mark log")):
             await promised.retry()
@@ -80,17 +80,17 @@ async def kill_at(runner, promised, first, step, seed):
 
 
 async def labels_of(runner, promised, first):
-    """The steps that a session takes which nobody kills."""
-    said, signal = runner.session(promised.request(0, jobs=0, first=first, kill={"later": True}))
-    promised.take(said)
+    """The steps of a session that is not killed."""
+    messages, signal = runner.session(promised.request(0, jobs=0, first=first, kill={"later": True}))
+    promised.take(messages)
     assert signal is None
-    return said[-1]["labels"]
+    return messages[-1]["labels"]
 
 
 async def kill_each(runner, root, action, most):
     first, expected = ACTIONS[action]
     promised = PromiseLog(root, START)
-    await labels_of(runner, promised, first)  # the first time makes tables and directories
+    await labels_of(runner, promised, first)  # the first run creates tables and directories
     labels = await labels_of(runner, promised, first)
     assert expected <= set(labels)
     steps = list(steps_of(labels))
@@ -100,19 +100,19 @@ async def kill_each(runner, root, action, most):
     killed = 0
     for number, step in enumerate(chosen):
         killed += await kill_at(runner, promised, first, step, number)
-    # The last time that a step is taken may come in one run and not in the next: a session may live on.
+    # The last occurrence of a step may be absent in another run: then the session is not killed.
     alive = max(1, (len(chosen) - 1) // 5)
     assert killed >= len(chosen) - alive, f"{killed} of {len(chosen)} sessions died where they should"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_killed_at_the_important_steps(runner, tmp_path, action):
-    """Whatever step a death falls on: old state or new, nothing acknowledged is lost, doubled or changed."""
+    """Killed at any step: the state is the old or the new one; no acknowledged event is lost, doubled or changed."""
     await kill_each(runner, tmp_path, action, 4)
 
 
 async def test_killed_between_the_commit_and_the_checkpoint(runner, tmp_path):
-    """Iceberg has a commit, the object died before it noted so: run again, nothing is doubled, and the log may go."""
+    """After a commit to Iceberg without its checkpoint, another run doubles nothing, and the log is pruned."""
     promised = PromiseLog(tmp_path, START)
     promised.take(runner.session(promised.request(0, jobs=0, first=["some", "archive"]))[0])
     for round_ in range(2):
@@ -120,8 +120,8 @@ async def test_killed_between_the_commit_and_the_checkpoint(runner, tmp_path):
         assert await kill_at(runner, promised, ACTIONS["archive"][0], step, round_)
         stored = len(promised.seen)
         assert promised.watermark < stored, "the mark was written"
-        said, signal = runner.session(promised.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
+        promised.take(messages)
         assert signal is None
         assert (promised.watermark, len(promised.seen)) == (stored, stored), (
             "the archive had all of it, and took nothing twice"
@@ -140,7 +140,7 @@ async def test_killed_at_every_step(runner, tmp_path, action):
 async def test_killed_repeatedly_during_recovery(runner, tmp_path):
     """After a death in the middle of a write, an opening is killed at its first, second, third … step, until it lives.
 
-    The last one finds all that was acknowledged, whatever the ones before it left half done.
+    The last one has every acknowledged event, after all those that were interrupted.
     """
     promised = PromiseLog(tmp_path, START)
     promised.take(runner.session(promised.request(1, jobs=4))[0])
@@ -148,14 +148,14 @@ async def test_killed_repeatedly_during_recovery(runner, tmp_path):
     torn = {"match": "write log/.log", "at": 3, "when": "half", "later": True}
     deaths = 0
     for step in range(1, 200):
-        said, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
+        messages, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
         assert signal == 9
-        promised.take(said)
+        promised.take(messages)
         kill = {"match": "", "at": step, "when": ("before", "half", "after")[step % 3]}
-        said, signal = runner.session(promised.request(step, jobs=0, kill=kill))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(step, jobs=0, kill=kill))
+        promised.take(messages)
         deaths += signal == 9
-        if any(line["kind"] == "ready" for line in said):
+        if any(line["kind"] == "ready" for line in messages):
             break
         if step % 6 == 0:
             await promised.audit()
@@ -166,7 +166,7 @@ async def test_killed_repeatedly_during_recovery(runner, tmp_path):
 
 @pytest.mark.parametrize("each", [10, pytest.param(1, marks=pytest.mark.slow)])
 async def test_l2_16_killed_at_each_statement_of_a_rollup(runner, tmp_path, each):
-    """Each (or each 10th) statement of a rollup, BEGIN to COMMIT, is once the last one: state and checkpoint agree."""
+    """Killed at each (or each 10th) statement of a rollup, BEGIN to COMMIT, state and checkpoint agree."""
     first, _ = ACTIONS["rollup"]
     promised = PromiseLog(tmp_path, START)
     await labels_of(runner, promised, first)

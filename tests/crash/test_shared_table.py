@@ -1,4 +1,4 @@
-"""Two objects that were given one Iceberg table by mistake: nothing is lost, and it is said."""
+"""Two objects share one Iceberg table by mistake: nothing is lost, and the second gets an error."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 @pytest.fixture
 def make(tmp_path):
-    """Objects of one name in roots of their own, with one external catalog."""
+    """Objects with one name, each in its own root, and one external catalog."""
     catalog = {
         "type": "sql",
         "uri": f"sqlite:///{tmp_path}/shared.db",
@@ -32,7 +32,7 @@ async def fill(shop, count):
 
 @pytest.mark.parametrize(("first", "second"), [(10, 10), (10, 15), (15, 10)])
 async def test_a_second_object_cannot_archive_into_a_shared_table(make, first, second):
-    """The second object's archive run is ArchiveConflict, not "they are there already": its log keeps its events."""
+    """The second object's archive run raises ArchiveConflict and takes no event as archived: its log keeps them."""
     clock = ManualClock(START)
     async with make("a") as a, make("b", clock) as b:
         await fill(a, first)
@@ -50,7 +50,7 @@ async def test_a_second_object_cannot_archive_into_a_shared_table(make, first, s
 
 
 async def patient(shop):
-    """Archive; once more where the catalog was busy with the other one, which is said to be safe."""
+    """Archive; repeat it if the catalog was busy with the other object: the documentation says that this is safe."""
     try:
         return await shop.archive()
     except ArchiveUnavailable:
@@ -59,13 +59,13 @@ async def patient(shop):
 
 @pytest.mark.parametrize("turn", range(4))
 async def test_of_two_objects_that_race_for_a_table_one_is_refused(make, turn):
-    """Of two objects that archive at the same time one is refused, whatever the order, and no log lets go."""
+    """Of two objects that archive at the same time one is refused, in any order, and no log is pruned."""
     async with make("a") as a, make("b") as b:
         await fill(a, 10)
         await fill(b, 10)
         racing = [patient(shop) for shop in ((a, b) if turn % 2 else (b, a))]
         outcomes = await asyncio.gather(*racing, return_exceptions=True)
-        assert sorted(type(one).__name__ for one in outcomes) == ["ArchiveConflict", "Archived"]
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ArchiveConflict", "Archived"]
         snapshots = await a.snapshots()
         assert [snapshot.rows for snapshot in snapshots] == [10]
         for shop in (a, b):
@@ -73,7 +73,7 @@ async def test_of_two_objects_that_race_for_a_table_one_is_refused(make, turn):
 
 
 async def test_an_archived_object_with_a_lost_disk_does_not_open_empty(make):
-    """A new, empty directory with the name of an archived object is LogBehind: its events would take archived seqs."""
+    """An archived object with an empty directory raises LogBehind: new events would get archived seqs."""
     async with make("a") as a:
         await fill(a, 10)
         await a.archive()

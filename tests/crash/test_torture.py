@@ -1,4 +1,4 @@
-"""The torture program itself: it passes where promises hold, and fails where one is broken on purpose."""
+"""The torture program: it passes if promises hold, and fails if one is broken on purpose."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ def torture(*arguments):
 
 
 def test_a_run_without_a_failure_exits_with_0(tmp_path):
-    """Exit code 0, kills that were counted, bounds that were measured, and nothing is left behind."""
+    """Exit code 0, counted kills, measured limits, and no files are left."""
     done = torture("--minutes", "0", "--cores", "1", "--seed", "12", "--directory", str(tmp_path / "objects"))
     assert done.returncode == 0, done.stderr
     assert "every promise held" in done.stdout
@@ -30,7 +30,7 @@ def test_a_run_without_a_failure_exits_with_0(tmp_path):
 
 
 def test_a_broken_promise_fails_the_run_and_its_replay(tmp_path):
-    """Acknowledged events that the log lost are exit code 1, the object is kept, the printed command fails again."""
+    """Lost events give exit code 1, the object's files are kept, and the printed command fails again."""
     done = torture("--minutes", "0", "--cores", "1", "--seed", "12", "--sabotage", "log", "--directory", str(tmp_path))
     assert done.returncode == 1, done.stdout
     assert re.search("is gone|is not at|LogCorrupted|LogBehind", done.stderr), done.stderr
@@ -44,14 +44,14 @@ def test_a_broken_promise_fails_the_run_and_its_replay(tmp_path):
 
 @pytest.mark.slow
 def test_a_rollup_that_miscounts_fails_the_run(tmp_path):
-    """A rollup that lost a part of its state, unknown to itself, ends the round."""
+    """A rollup that lost a part of its state ends the round."""
     done = torture("--seed", "1", "--round", "0", "--sabotage", "rollup", "--directory", str(tmp_path))
     assert done.returncode == 1, done.stdout
     assert "is not what the events give" in done.stderr, done.stderr
 
 
 def test_growth_of_descriptors_is_an_error():
-    """A descriptor more with each turn of a long life is an error; as many as ever are not."""
+    """Descriptors that increase with each part of a long life are an error; a constant number is not."""
     sample = {"rss": 1 << 28, "descriptors": 20, "threads": 20}
     check_growth([sample] * LIVES)
     leaking = [sample | {"descriptors": 20 + number * 2} for number in range(LIVES)]
@@ -61,6 +61,6 @@ def test_growth_of_descriptors_is_an_error():
 
 @pytest.mark.slow
 def test_five_minutes_of_torture(tmp_path):
-    """`make torture` in short, with a new seed each time: deaths, a long life and the model, on two lanes."""
+    """A short `make torture` with a new seed each time: kills, a long life and the model, on two lanes."""
     done = torture("--minutes", "5", "--directory", str(tmp_path / "objects"))
     assert done.returncode == 0, done.stderr + done.stdout

@@ -25,19 +25,19 @@ from tests.crash.resource_limits import DISK, MOST, Peak
 from tests.crash.torture_process import Lane
 
 _REPORT_S = 10.0
-_SILENCE_S = 1500.0  # a lane that says nothing for so long hangs
+_SILENCE_S = 1500.0  # a lane that prints nothing for so long counts as hung
 _PROGRAM = "tests.crash.torture"
 
 
 def main(arguments=None):
-    asked = _parser().parse_args(arguments)
-    asked.directory = Path(asked.directory or tempfile.mkdtemp(prefix="lakebed-torture-"))
-    if asked.lane is not None:
-        with contextlib.closing(_lane(asked, _write)) as lane:
-            lane.rounds(asked.lane, asked.cores)
+    options = _parser().parse_args(arguments)
+    options.directory = Path(options.directory or tempfile.mkdtemp(prefix="lakebed-torture-"))
+    if options.lane is not None:
+        with contextlib.closing(_lane(options, _write)) as lane:
+            lane.rounds(options.lane, options.cores)
         return 0
-    conductor = Conductor(asked)
-    return conductor.run() if asked.round is None else conductor.again()
+    conductor = Conductor(options)
+    return conductor.run() if options.round is None else conductor.again()
 
 
 def _parser():
@@ -55,14 +55,14 @@ def _parser():
     return parser
 
 
-def _lane(asked, say):
-    extra = "".join(f" --{name} {getattr(asked, name)}" for name in ("sabotage", "only") if getattr(asked, name))
+def _lane(options, say):
+    extra = "".join(f" --{name} {getattr(options, name)}" for name in ("sabotage", "only") if getattr(options, name))
 
     def replay(number):
-        return f"python -m {_PROGRAM} --seed {asked.seed} --round {number}{extra}"
+        return f"python -m {_PROGRAM} --seed {options.seed} --round {number}{extra}"
 
-    more = {"until": asked.until, "sabotage": asked.sabotage, "only": asked.only, "replay": replay}
-    return Lane(asked.seed, asked.directory, say, **more)
+    more = {"until": options.until, "sabotage": options.sabotage, "only": options.only, "replay": replay}
+    return Lane(options.seed, options.directory, say, **more)
 
 
 def _write(line):
@@ -71,10 +71,10 @@ def _write(line):
 
 
 class Conductor:
-    """Starts the lanes, listens to them, and says how it goes."""
+    """Starts the lanes, reads their messages, and prints the progress."""
 
-    def __init__(self, asked):
-        self.asked = asked
+    def __init__(self, options):
+        self.asked = options
         self.began = time.monotonic()
         self.counts = dict.fromkeys(("kills", "sessions", "faulty", "audits", "operations", "kill", "life", "model"), 0)
         self.peak, self.lanes_peak = Peak(), Peak()
@@ -96,7 +96,7 @@ class Conductor:
         return self._sum_up()
 
     def again(self):
-        """One round, in this process."""
+        """Run one round in this process."""
         self._print(f"seed {self.asked.seed}, round {self.asked.round}, objects in {self.asked.directory}")
         with contextlib.closing(_lane(self.asked, lambda line: self._take(0, line))) as lane:
             for _ in range(self.asked.times):
@@ -106,11 +106,11 @@ class Conductor:
         return self._sum_up()
 
     def _start(self, number):
-        asked = self.asked
-        program = [sys.executable, "-m", _PROGRAM, "--lane", str(number), "--cores", str(asked.cores)]
-        program += ["--seed", str(asked.seed), "--directory", str(asked.directory)]
-        program += ["--until", str(self.began + asked.minutes * 60)]  # CLOCK_MONOTONIC is one for all processes
-        program += [f"--{name}={getattr(asked, name)}" for name in ("sabotage", "only") if getattr(asked, name)]
+        options = self.asked
+        program = [sys.executable, "-m", _PROGRAM, "--lane", str(number), "--cores", str(options.cores)]
+        program += ["--seed", str(options.seed), "--directory", str(options.directory)]
+        program += ["--until", str(self.began + options.minutes * 60)]  # all processes share CLOCK_MONOTONIC
+        program += [f"--{name}={getattr(options, name)}" for name in ("sabotage", "only") if getattr(options, name)]
         return subprocess.Popen(program, stdout=subprocess.PIPE)
 
     def _listen(self, lanes):
@@ -130,7 +130,7 @@ class Conductor:
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
                 self._progress()
-            for number in [one for one, at in heard.items() if time.monotonic() - at > _SILENCE_S]:
+            for number in [key for key, last in heard.items() if time.monotonic() - last > _SILENCE_S]:
                 self._fail(f"lane {number} said nothing for {_SILENCE_S:.0f} s", "", "", self.asked.directory)
                 del heard[number]
 
@@ -182,13 +182,13 @@ class Conductor:
     def _sum_up(self):
         for line in report(self):
             sys.stdout.write(line + "\n")
-        with contextlib.suppress(OSError):  # not empty: what failed is kept
+        with contextlib.suppress(OSError):  # not empty: it has the files of failed rounds
             self.asked.directory.rmdir()
         return 1 if self.failures else 0
 
 
 def report(done):
-    """The summary, line by line: what was done, what it held at the most, and the bounds."""
+    """The summary, line by line: the work done, the peak resources, and their limits."""
     counts, peak = done.counts, done.peak.most
     minutes = done._minutes()
     yield f"seed {done.asked.seed}, {minutes:.1f} minutes on {done.asked.cores} lanes"

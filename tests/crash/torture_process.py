@@ -1,4 +1,4 @@
-"""One core's share of torture: round after round in a process of its own, told to its conductor as it goes."""
+"""One core's share of torture: its own process runs round after round and reports to the conductor."""
 
 import shutil
 import time
@@ -10,7 +10,7 @@ from tests.crash.resource_limits import check_growth
 from tests.crash.rounds import Round, kind_of
 from tests.crash.sessions import SessionRunner
 
-_WARM = 90  # audits after which this process, which opens every object, is held to the bounds of a long life
+_WARM = 90  # audits after which the limits of a long life apply to this process, which opens every object
 
 
 class Lane:
@@ -33,7 +33,7 @@ class Lane:
 
     def rounds(self, first, step, most_failures=3):
         number = first
-        self.round(number)  # one at least, however short the time is
+        self.round(number)  # at least one, however short the time is
         while self.more() and self.failures < most_failures:
             number += step
             self.round(number)
@@ -44,23 +44,23 @@ class Lane:
         root.mkdir(parents=True)
         sabotage = KINDS[self.sabotage] if self.sabotage else None
         kind = self.only or kind_of(number)
-        one = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
+        current_round = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
         self.say("begins", round=number, what=kind)
         try:
-            one.run(kind, self._runner)
+            current_round.run(kind, self._runner)
             self._check_myself()
         except Exception:  # noqa: BLE001 - whatever it is, it is what torture is for
-            self._failed(one, number, root)
+            self._failed(current_round, number, root)
         else:
             shutil.rmtree(root)
             self.say("ends", round=number, what=kind)
 
-    def _failed(self, one, number, root):
+    def _failed(self, current_round, number, root):
         trace = traceback.format_exc()
         self.failures += 1
-        self._runner.abandon()  # a session of it may still be under way
+        self._runner.abandon()  # a session of the round may still be running
         self._runner = SessionRunner()
-        one.save(root / "promises.jsonl")
+        current_round.save(root / "promises.jsonl")
         (root / "failure.txt").write_text(f"{self.replay(number)}\n\n{trace}")
         self.say("failed", round=number, replay=self.replay(number), kept=str(root), trace=trace[-6000:])
 
@@ -70,7 +70,7 @@ class Lane:
         self.say(kind, **facts)
 
     def _check_myself(self):
-        """This process lives long, too: it opens and closes objects, hundreds of them."""
+        """Check the growth of this process too: it opens and closes hundreds of objects."""
         if len(self._quiet) >= _WARM:
             check_growth(self._quiet)
 

@@ -1,8 +1,8 @@
-"""The program that is killed: it opens an object, works on it, and tells the test what it was promised.
+"""The program that is killed: it opens an object, works on it, and reports its promises to the test.
 
-Run by its own interpreter it waits for requests, one line of JSON each, and forks a process for each of them: what is
-killed is a real process, and a hundred of them import Arrow, DuckDB and pyiceberg once. Its lines on stdout are:
-`pid`, `ready`, what `work.py` and `frenzy.py` tell, `done`, and after the process ended `ended` with its wait status.
+Run by its own interpreter it waits for requests, one line of JSON each, and forks a process for each of them: the
+killed process is a real one, and a hundred of them import Arrow, DuckDB and pyiceberg once. Its lines on stdout are:
+`pid`, `ready`, those of `session_work.py` and `concurrent_load.py`, `done`, and at last `ended` with its wait status.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.crash.subject import SETTINGS, Shop, excused
 
 
 async def session(request):
-    """One life of the object: until the work is done, or the process is killed."""
+    """Open the object and work on it until the work is done or the process is killed."""
     asyncio.get_running_loop().set_exception_handler(unheard)
     clock = ManualClock(from_us(request["start_us"]))
     if request.get("naps"):
@@ -58,7 +58,7 @@ async def session(request):
 
 
 def unheard(loop, context):
-    """What a call came to that nobody waited for. A rig that gives up on calls need not say what faults met."""
+    """Report the error of a call that no task awaits, unless an injected fault caused it: this load abandons calls."""
     if not excused(context.get("exception")):
         loop.default_exception_handler(context)
 
@@ -115,8 +115,8 @@ def serve():
     import lakebed.tiers.archive.table
     import lakebed.tiers.archive.worker  # noqa: F401
 
-    logging.getLogger("lakebed").addHandler(logging.NullHandler())  # what injected faults leave there is told by check
-    faulthandler.register(signal.SIGUSR1)  # a session that hangs is asked where
+    logging.getLogger("lakebed").addHandler(logging.NullHandler())  # check reports the injected faults
+    faulthandler.register(signal.SIGUSR1)  # prints the stack of a session that hangs
     tell("serving")
     for line in sys.stdin:
         pid = os.fork()

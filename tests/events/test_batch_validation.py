@@ -1,4 +1,4 @@
-"""`validate_batch` gives the same events, column by column, as `validate` gives one by one."""
+"""`validate_batch`, column by column, gives the same events as `validate` for each event."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def rows(batch):
 
 
 def block_rows(block):
-    ids = [one if one is not None else "given" for one in block.message_ids]
+    ids = [message_id if message_id is not None else "given" for message_id in block.message_ids]
     table = block.to_record_batch(ids, 0, NOW).to_pylist()
     return [
         row | {"name": name, "person": person}
@@ -44,7 +44,7 @@ def outcome(decode, body):
 
 
 def both(body, source=None):
-    """The same body by columns and one by one."""
+    """The outcomes of a body decoded by columns and decoded one by one."""
     return (
         outcome(lambda data: decode_batch(data, NOW, source=source), body),
         outcome(lambda data: DecodedBatch.of(decode_items(data, NOW, source=source)), body),
@@ -57,7 +57,7 @@ def by_columns(items, **options):
 
 @pytest.mark.parametrize("item", [*ACCEPTED, *(item for item, _ in REFUSED)])
 def test_an_event_in_a_batch_has_the_limits_of_a_single_one(item):
-    """At a limit and beyond it: an event in a batch is accepted or rejected as it is alone, with the same reason."""
+    """At a limit and beyond it, an event is accepted or rejected in a batch as alone, with the same reason."""
     body = msgspec.json.encode([*COMPANY, item, *COMPANY])
     columns, each = both(body)
     assert columns == each
@@ -90,17 +90,17 @@ def test_a_valid_batch_is_validated_by_columns(item):
 @pytest.mark.parametrize("number", ["1e309", "-1e+309", "1E400", "1" * 5000, "2" + "0" * 308 + ".5", "1" * 290 + "e99"])
 @pytest.mark.parametrize(("kind", "field"), [("page", "properties"), ("track", "context"), ("identify", "traits")])
 def test_a_number_that_overflows_a_float_is_refused(number, kind, field):
-    """In any stored object; in a field that is not stored it does not matter."""
+    """The event is rejected if the number is in a stored object, and accepted if the field is not stored."""
     fields = '"event":"e","category":"c","userId":"u","messageId":"bad"'
     bad = f'{{"type":"{kind}",{fields},"{field}":{{"a":[{number}]}}}}'
     body = "[" + ",".join([*map(json.dumps, COMPANY), bad, bad.replace(field, "unknown")]) + "]"
     columns, each = both(body.encode())
     assert columns == each
-    assert [isinstance(one, Rejected) for one in columns[-2:]] == [True, False]
+    assert [isinstance(result, Rejected) for result in columns[-2:]] == [True, False]
 
 
 def test_depth_is_counted_for_each_event():
-    """Brackets are counted for each event by itself, those in texts too: a bound from above, then the exact walk."""
+    """Brackets are counted for each event, those in texts too; over the limit the exact depth is computed."""
     deep = {"event": "deep", "properties": {"}": json.loads("[" * 32 + "]" * 32)}}
     shallow = {"event": "shallow", "properties": {"a": "{" * 500, "b": "}" * 500}}
     columns, each = both(msgspec.json.encode([*COMPANY, deep, shallow]))
@@ -153,8 +153,8 @@ ITEMS = st.fixed_dictionaries(
 @settings(max_examples=150)
 @given(item=ITEMS, sent_at=st.none() | TIMES, form=st.integers(0, 2), source=st.none() | st.just("http"))
 def test_column_validation_equals_single_validation(item, sent_at, form, source):
-    """Any event among others, in an array, an envelope or NDJSON: the same rows and rejections either way."""
-    items = [msgspec.json.encode(one) for one in [*COMPANY, item]]
+    """For any event among others, in an array, an envelope or NDJSON, rows and rejections are the same."""
+    items = [msgspec.json.encode(value) for value in [*COMPANY, item]]
     sent = b"" if sent_at is None else b',"sentAt":' + msgspec.json.encode(sent_at)
     body = [b"[%s]" % b",".join(items), b'{"batch":[%s]%s}' % (b",".join(items), sent), b"\n".join(items)][form]
     columns, each = both(body, source)
@@ -164,7 +164,7 @@ def test_column_validation_equals_single_validation(item, sent_at, form, source)
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 20), st.binary(max_size=6)), min_size=1, max_size=3))
 def test_column_validation_of_damaged_bodies_equals_single_validation(changes):
-    """Bytes changed anywhere in a body: accepted or rejected the same way, column by column and one by one."""
+    """Bodies with changed bytes are accepted or rejected the same way, by columns and one by one."""
     body = msgspec.json.encode({"batch": COMPANY})
     for start, length, new in changes:
         body = body[:start] + new + body[start + length :]
@@ -180,7 +180,7 @@ def test_parts_of_a_batch_are_joined_in_order(sizes, data):
     for size in sizes:
         ids = [f"m{number + i}" for i in range(size)]
         number += size
-        made = [Event(event=one, message_id=one, timestamp=None) for one in ids]
+        made = [Event(event=name, message_id=name, timestamp=None) for name in ids]
         if size and data.draw(st.booleans()):
             parts.append(EventBatch.of(made))
         else:

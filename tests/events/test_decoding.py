@@ -14,7 +14,7 @@ from lakebed.events.validation import from_call, validate
 from tests.tiers.pipeline.logs import NOW
 
 GOOD = b'{"event":"good","messageId":"g"}'
-# A capture of what Segment's own libraries sent to a local server.
+# Requests that Segment's own libraries sent to a local server.
 CAPTURES = [
     json.loads(line)
     for line in (Path(__file__).parents[1] / "data" / "segment_requests.jsonl").read_text().splitlines()
@@ -50,8 +50,8 @@ BAD = {
 }
 
 
-def summary(found):
-    return [one.reason if isinstance(one, Rejected) else one.event for one in found]
+def summary(items):
+    return [item.reason if isinstance(item, Rejected) else item.event for item in items]
 
 
 def bodies(items):
@@ -77,23 +77,23 @@ def test_a_bad_item_does_not_affect_the_others(name, place):
     items.insert(place, bad)
     forms = [*bodies(items), *(lines(items) if bad[:1] != b"[" else ())]
     for body in forms:
-        found = summary(decode_items(body, NOW))
-        assert len(found) == 3
-        assert reason in found.pop(place)
-        assert found == ["good", "good"]
+        outcomes = summary(decode_items(body, NOW))
+        assert len(outcomes) == 3
+        assert reason in outcomes.pop(place)
+        assert outcomes == ["good", "good"]
 
 
 @pytest.mark.parametrize("name", [name for name, (body, _) in BAD.items() if body[:1] == b"{"])
 def test_a_bad_single_object_gets_its_reason(name):
-    """One object, on one line, is one item, however bad."""
+    """One object on one line is one item, with any errors in it."""
     body, reason = BAD[name]
-    (found,) = decode_items(body, NOW)
-    assert reason in found.reason
+    (rejected,) = decode_items(body, NOW)
+    assert reason in rejected.reason
 
 
 @pytest.mark.parametrize("body", [*bodies([GOOD] * 3), *lines([GOOD] * 3)])
 def test_every_form_gives_the_same_events(body):
-    """Array, envelope, NDJSON: with white space or without, the same three events in order."""
+    """An array, an envelope and NDJSON, with or without white space, give the same three events in order."""
     assert summary(decode_items(body, NOW)) == ["good"] * 3
 
 
@@ -108,13 +108,13 @@ def test_every_form_gives_the_same_events(body):
     ],
 )
 def test_a_single_object_is_one_event(body):
-    """One object, on one line or several, also with a property named batch."""
+    """One object on one line or several is one event, also with a property named batch."""
     assert summary(decode_items(body, NOW)) == ["good"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ] ", b'{"batch":[]}'])
 def test_an_empty_batch_is_an_empty_list(body):
-    """An empty batch is an empty answer."""
+    """An empty batch gives an empty list."""
     assert decode_items(body, NOW) == []
 
 
@@ -145,16 +145,16 @@ def test_an_empty_batch_is_an_empty_list(body):
 def test_a_body_whose_items_cannot_be_separated_is_refused(body):
     """A body that cannot be split into items raises InvalidEvent; no event of it is accepted."""
     try:
-        found = decode_items(body, NOW)
+        items = decode_items(body, NOW)
     except InvalidEvent as error:
         assert "Nothing was stored" in str(error)  # noqa: PT017 - some are told apart, and rejected one by one
     else:
-        assert found
-        assert all(isinstance(one, Rejected) for one in found)
+        assert items
+        assert all(isinstance(item, Rejected) for item in items)
 
 
 def test_the_envelope_has_the_defaults_of_its_items():
-    """sentAt and context of the batch hold for each item; an item's own win, member by member."""
+    """sentAt and context of the batch apply to each item; members of an item's own context override them."""
     envelope = {
         "sentAt": "2026-01-01T00:00:10Z",
         "context": {"ip": "1.1.1.1", "library": {"name": "shared"}},
@@ -173,9 +173,9 @@ def test_the_envelope_has_the_defaults_of_its_items():
 
 @pytest.mark.parametrize("context", [b"null", b"{}"])
 def test_an_empty_context_of_the_batch_changes_nothing(context):
-    """A batch may say null or nothing for its context."""
-    (found,) = decode_items(b'{"batch":[{"event":"e","context":{"a":1}}],"context":' + context + b"}", NOW)
-    assert bytes(found.context) == b'{"a":1}'
+    """The context of a batch may be null or empty."""
+    (event,) = decode_items(b'{"batch":[{"event":"e","context":{"a":1}}],"context":' + context + b"}", NOW)
+    assert bytes(event.context) == b'{"a":1}'
 
 
 @pytest.mark.parametrize(
@@ -191,21 +191,21 @@ def test_an_empty_context_of_the_batch_changes_nothing(context):
 )
 def test_an_invalid_context_of_the_batch_rejects_each_item(context, reason):
     """A shared field that cannot be decoded rejects each item with that reason and its message id."""
-    found = decode_items(b'{"batch":[' + GOOD + b"," + GOOD + b'],"context":' + context + b"}", NOW)
-    assert [(one.message_id, one.reason.startswith(reason)) for one in found] == [("g", True)] * 2
+    items = decode_items(b'{"batch":[' + GOOD + b"," + GOOD + b'],"context":' + context + b"}", NOW)
+    assert [(item.message_id, item.reason.startswith(reason)) for item in items] == [("g", True)] * 2
 
 
 @pytest.mark.parametrize(
     "rest", [b'"context":{"a":"\\ud800"}', b'"sentAt":[1]', b'"context":' + b"[" * 5000 + b"]" * 5000]
 )
 def test_an_undecodable_envelope_is_refused(rest):
-    """When the envelope itself cannot be decoded no event of it is accepted, and the reason names the envelope."""
+    """If the envelope cannot be decoded, none of its events is accepted, and the reason names the envelope."""
     with pytest.raises(InvalidEvent, match="sentAt or context of the batch cannot be read"):
         decode_items(b'{"batch":[' + GOOD + b"]," + rest + b"}", NOW)
 
 
 def test_a_merged_context_has_the_events_limit():
-    """The size and the depth of an event count with what the batch's context added."""
+    """The limits of size and depth include the members that the context of the batch added."""
     half = b'{"a":"' + b"x" * 20_000 + b'"}'
     body = b'{"batch":[{"event":"e","context":%s}],"context":%s}' % (half.replace(b"a", b"b", 1), half)
     assert "the limit is 32768" in decode_items(body, NOW)[0].reason
@@ -221,40 +221,40 @@ def test_numbers_keep_their_digits():
 
 
 def test_of_duplicate_keys_the_last_one_counts():
-    """JSON leaves duplicate keys open: of an event's fields the last counts; properties are kept as they were sent."""
+    """Of an event's duplicate fields the last counts; duplicate keys in properties are kept as they were sent."""
     body = b'{"event":"a","event":"b","properties":{"x":1},"properties":{"x":2,"x":3}}'
-    (found,) = decode_items(body, NOW)
-    assert (found.event, bytes(found.properties)) == ("b", b'{"x":2,"x":3}')
+    (event,) = decode_items(body, NOW)
+    assert (event.event, bytes(event.properties)) == ("b", b'{"x":2,"x":3}')
 
 
 def test_unknown_fields_are_ignored():
-    """Unknown fields are ignored: integrations, version, writeKey, channel and what else libraries send."""
+    """Unknown fields are ignored: integrations, version, writeKey, channel and others that libraries send."""
     body = b'{"event":"good","integrations":{"All":true},"version":2,"_metadata":{"x":[1]},"channel":"server"}'
     assert summary(decode_items(body, NOW)) == ["good"]
 
 
 def test_the_source_of_the_event_overrides_that_of_the_call():
-    """`source` fills the column for items that do not say it."""
-    found = decode_items(b'[{"event":"a"},{"event":"b","source":"own"}]', NOW, source="http")
-    assert [one.source for one in found] == ["http", "own"]
+    """The source of the call is used for items without one of their own."""
+    events = decode_items(b'[{"event":"a"},{"event":"b","source":"own"}]', NOW, source="http")
+    assert [event.source for event in events] == ["http", "own"]
 
 
 def test_rejected_items_keep_their_message_id():
-    """Where the id can be read the rejection carries it, so that the sender knows which one it was."""
-    found = decode_items(b'[{"event":"","messageId":"a"},{"event":7,"messageId":"b"},{"messageId":5},7]', NOW)
-    assert [one.message_id for one in found] == ["a", "b", None, None]
+    """A rejection has the message id of its item if it can be read, so that the sender can identify the item."""
+    rejections = decode_items(b'[{"event":"","messageId":"a"},{"event":7,"messageId":"b"},{"messageId":5},7]', NOW)
+    assert [rejection.message_id for rejection in rejections] == ["a", "b", None, None]
 
 
 def test_mappings_may_be_camel_case_or_snake_case():
-    """Segment's camelCase and our snake_case are the same fields."""
+    """Segment's camelCase and our snake_case name the same fields."""
     camel = {"event": "e", "userId": "u", "anonymousId": "a", "messageId": "m", "properties": {"a": 1}}
     snake = {"event": "e", "user_id": "u", "anonymous_id": "a", "message_id": "m", "properties": {"a": 1}}
-    one, other = decode_mappings([camel, snake], NOW)
-    assert msgspec.json.encode(one) == msgspec.json.encode(other)
+    first, second = decode_mappings([camel, snake], NOW)
+    assert msgspec.json.encode(first) == msgspec.json.encode(second)
 
 
 def test_a_python_call_equals_the_same_event_as_json():
-    """track's arguments and the same event as JSON are admitted to the same, with times of any Python kind."""
+    """The arguments of `track` and the same event as JSON give equal events, for times of any Python type."""
     zone = timezone(timedelta(hours=2))
     for moment in (
         datetime(2025, 1, 1, tzinfo=UTC),
@@ -289,7 +289,7 @@ def test_a_python_call_equals_the_same_event_as_json():
     ],
 )
 def test_a_python_call_with_a_wrong_value_is_refused(arguments, reason):
-    """An untyped caller may give anything: it is InvalidEvent with one reason."""
+    """A value of a wrong type is InvalidEvent with one reason."""
     with pytest.raises(InvalidEvent) as caught:
         validate(from_call("track", **({"properties": None} | arguments)), NOW)
     assert reason in caught.value.reason
@@ -304,12 +304,12 @@ def test_an_item_that_is_not_a_mapping_is_rejected(item):
 
 
 def test_events_are_validated_as_copies():
-    """An Event is copied and checked whole: it may be handed in twice, and a bad one is rejected with its reason."""
-    given = Event(event="e", timestamp="2025-01-01T00:00:00Z", user_id=5)
+    """An Event is copied and checked completely: it may be passed twice; an invalid one is rejected with a reason."""
+    event = Event(event="e", timestamp="2025-01-01T00:00:00Z", user_id=5)
     for _ in range(2):
-        first, second = decode_mappings([given, given], NOW)
+        first, second = decode_mappings([event, event], NOW)
         assert first.timestamp == second.timestamp == 1_735_689_600_000_000
-    assert (given.timestamp, given.user_id) == ("2025-01-01T00:00:00Z", 5)
+    assert (event.timestamp, event.user_id) == ("2025-01-01T00:00:00Z", 5)
     bad = [
         Event(event="\ud800"),
         Event(event="e", properties=msgspec.Raw(b"{no")),
@@ -317,19 +317,19 @@ def test_events_are_validated_as_copies():
         Event(event="e", timestamp=float("nan")),
         Event(event=7),
     ]
-    assert all(isinstance(one, Rejected) for one in decode_mappings(bad, NOW))
+    assert all(isinstance(result, Rejected) for result in decode_mappings(bad, NOW))
 
 
-@pytest.mark.parametrize("capture", CAPTURES, ids=[f"{one['path']} {one['agent']}" for one in CAPTURES])
+@pytest.mark.parametrize("capture", CAPTURES, ids=[f"{capture['path']} {capture['agent']}" for capture in CAPTURES])
 def test_requests_of_segments_libraries_are_accepted(capture):
     """Requests recorded from Segment's Python, Node and browser libraries decode without one rejection."""
     sent = json.loads(capture["body"])
     items = sent.get("batch", [sent])
     received = 1_795_319_700_000_000  # a little after the recording
-    found = decode_items(capture["body"].encode(), received, source="http")
-    assert [one for one in found if isinstance(one, Rejected)] == []
-    assert len(found) == len(items)
-    for event, item in zip(found, items, strict=True):
+    decoded = decode_items(capture["body"].encode(), received, source="http")
+    assert [answer for answer in decoded if isinstance(answer, Rejected)] == []
+    assert len(decoded) == len(items)
+    for event, item in zip(decoded, items, strict=True):
         assert (event.type, event.message_id) == (item["type"], item["messageId"])
         assert event.user_id == item.get("userId")
         assert event.anonymous_id == item.get("anonymousId")
@@ -356,7 +356,7 @@ def test_an_unterminated_string_is_refused_in_linear_time(body):
         decode_items(body, NOW)
 
 
-# The largest ones are left to the tests that send each by itself.
+# Other tests send the largest ones, each by itself.
 ITEMS = st.lists(
     st.sampled_from(["good", *(name for name, (raw, _) in BAD.items() if len(raw) < 100_000)]), max_size=12
 )
@@ -366,27 +366,27 @@ ITEMS = st.lists(
 @settings(max_examples=60)
 @given(names=ITEMS, form=st.integers(0, 6))
 def test_any_mix_of_items_is_decoded_in_order(names, form):
-    """Random mixes of good and bad items in any form: one answer an item, in order, each with its own reason."""
+    """Random mixes of valid and invalid items in any form give one answer an item, in order, with its own reason."""
     raw = [GOOD if name == "good" else BAD[name][0] for name in names]
-    if form >= 5 and (len(raw) < 2 or not all(one[:1] == b"{" for one in raw)):
+    if form >= 5 and (len(raw) < 2 or not all(item[:1] == b"{" for item in raw)):
         form = 0
     body = [*bodies(raw), *lines(raw)][form]
-    found = decode_items(body, NOW)
-    assert len(found) == len(names)
-    for name, one in zip(names, found, strict=True):
-        assert isinstance(one, Event) if name == "good" else BAD[name][1] in one.reason
+    answers = decode_items(body, NOW)
+    assert len(answers) == len(names)
+    for name, answer in zip(names, answers, strict=True):
+        assert isinstance(answer, Event) if name == "good" else BAD[name][1] in answer.reason
 
 
 @settings(max_examples=200)
 @given(st.binary(max_size=200) | st.text(alphabet='[]{}",:\\ntrue1e\ud800\n "batch"', max_size=60))
 def test_any_bytes_are_decoded_or_refused(body):
-    """Whatever is sent: events, rejections with a reason, or InvalidEvent; never another exception."""
+    """Any bytes give events, rejections with a reason, or InvalidEvent, and no other exception."""
     data = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
     try:
-        found = decode_items(data, NOW)
+        answers = decode_items(data, NOW)
     except InvalidEvent:
         return
-    assert all(isinstance(one, Event) or one.reason for one in found)
+    assert all(isinstance(answer, Event) or answer.reason for answer in answers)
 
 
 @settings(max_examples=100)
@@ -397,9 +397,9 @@ def test_events_of_a_damaged_batch_obey_the_limits(changes):
     for start, length, new in changes:
         body = body[:start] + new + body[start + length :]
     try:
-        found = decode_items(body, NOW)
+        answers = decode_items(body, NOW)
     except InvalidEvent:
         return
-    for one in found:
-        if isinstance(one, Event):
-            assert all(isinstance(msgspec.json.decode(raw), dict) for raw in (one.properties, one.context))
+    for answer in answers:
+        if isinstance(answer, Event):
+            assert all(isinstance(msgspec.json.decode(raw), dict) for raw in (answer.properties, answer.context))

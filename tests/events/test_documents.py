@@ -27,9 +27,12 @@ def document() -> Event:
 
 @pytest.mark.parametrize("picked", [[0], [1, 2], [3, 4, 0, 1, 0], [2], []])
 def test_sql_arrow_and_python_agree(picked):
-    """The same rows are documents by each of the three, and every other row is an event."""
+    """SQL, Arrow and Python take the same rows for documents; every other row is an event."""
     rows = [ROWS[number] for number in picked]
-    sources, types = pa.array([one for one, _ in rows], pa.string()), pa.array([one for _, one in rows], pa.string())
+    sources, types = (
+        pa.array([source for source, _ in rows], pa.string()),
+        pa.array([kind for _, kind in rows], pa.string()),
+    )
     table = pa.table({"seq": pa.array(range(len(rows)), pa.int64()), "source": sources, "type": types})
     expected = [seq for seq, (source, kind) in enumerate(rows) if is_document(Event(type=kind, source=source))]
     others = [seq for seq in range(len(rows)) if seq not in expected]
@@ -37,14 +40,14 @@ def test_sql_arrow_and_python_agree(picked):
     assert document_seqs(table) == expected
     assert without_documents(table)["seq"].to_pylist() == others
     for condition, seqs in ((IS_DOCUMENT, expected), (IS_EVENT, others)):
-        found = duckdb.connect().sql(
+        result = duckdb.connect().sql(
             f"SELECT seq FROM table WHERE {condition} ORDER BY seq".replace("table", '"table"')
         )
-        assert [seq for (seq,) in found.fetchall()] == seqs
+        assert [seq for (seq,) in result.fetchall()] == seqs
 
 
 def test_a_batch_knows_its_documents():
-    """Where they are in it: alone, joined with others, and when duplicates were left out."""
+    """A batch has the positions of its documents: alone, joined with others, and without its duplicates."""
     events = [Event(event="a", source="python") for _ in range(3)]
     assert EventBatch.of(events).documents == ()
     mixed = EventBatch.of([events[0], document(), events[1]])
@@ -58,7 +61,7 @@ def test_a_batch_knows_its_documents():
 
 @given(st.lists(st.booleans(), max_size=60), st.data())
 def test_positions_count_as_a_list_does(rows, data):
-    """However the rows came in commits, and whatever was known before: counts of ranges, and the newest events."""
+    """Positions give the counts of ranges and the newest events, for rows in any commits and any known ones."""
     cut = data.draw(st.integers(0, len(rows)))
     known = data.draw(st.integers(0, cut))
     positions = DocumentPositions()

@@ -16,13 +16,13 @@ from tests.tiers.pipeline.logs import ENGINE
 
 
 def promoted(documents, **kinds):
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in documents]
+    texts = [document if isinstance(document, str) else json.dumps(document) for document in documents]
     table = pa.table({"properties": pa.array(texts, pa.string())})
     return with_promoted(table, as_promotions(kinds, known=()), ENGINE)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "expected"),
+    ("kind", "values", "expected"),
     [
         (str, ["x", 1, 1.5, True, None, "", {"a": 1}], ["x", "1", "1.5", "true", None, "", '{"a":1}']),
         (
@@ -40,9 +40,9 @@ def promoted(documents, **kinds):
         ),
     ],
 )
-def test_values_that_do_not_convert_are_null(kind, given, expected):
-    """A promoted column has what its type can hold; what does not convert is NULL, and no row fails for another's."""
-    table = promoted([{"p": value} for value in given] + [{}], p=kind)
+def test_values_that_do_not_convert_are_null(kind, values, expected):
+    """A promoted column has the values that its type can hold, and NULL for each value that does not convert."""
+    table = promoted([{"p": value} for value in values] + [{}], p=kind)
     assert table["p"].to_pylist() == [*expected, None]
     assert table.schema.field("p").type == Promotion("p", kind.__name__).arrow_type
 
@@ -55,12 +55,12 @@ def test_a_name_is_one_member_and_never_sql():
     assert quoted('a"b') == '"a""b"'
     evil = promoted(['{"it\'s": 1, "q\\"": 2}'])
     for name, value in (("it's", "1"), ('q"', "2")):
-        found = ENGINE.arrow(f"SELECT {property_sql(name)} AS v FROM input", input=evil)
-        assert found["v"].to_pylist() == [value]
+        result = ENGINE.arrow(f"SELECT {property_sql(name)} AS v FROM input", input=evil)
+        assert result["v"].to_pylist() == [value]
 
 
 def test_only_missing_columns_are_computed():
-    """A table that has a column already keeps it; rows stay in order, also many of them."""
+    """Existing columns of a table are kept; many rows stay in order, too."""
     documents = [{"a": i, "b": -i} for i in range(20_000)]
     table = promoted(documents, a=int)
     marked = table.set_column(1, "a", pa.array([7] * len(documents), pa.int64()))
@@ -71,15 +71,15 @@ def test_only_missing_columns_are_computed():
 
 
 def test_an_empty_table_gets_the_columns():
-    """No rows, but the same columns and types: a query cannot tell."""
+    """An empty table has the same columns and types, so that queries work alike."""
     table = promoted([], a=int, b=datetime)
     assert table.num_rows == 0
     assert table.schema.field("b").type == pa.timestamp("us", tz="UTC")
 
 
 def test_built_in_promotions_come_first():
-    """Usage and performance are promoted out of the box, in an order that never changes: field ids follow it."""
-    assert [one.name for one in BUILT_IN] == [
+    """Properties of usage and performance are promoted by default, in a fixed order: field ids follow it."""
+    assert [promotion.name for promotion in BUILT_IN] == [
         "quantity",
         "unit",
         "sku",
@@ -94,7 +94,7 @@ def test_built_in_promotions_come_first():
 
 
 @pytest.mark.parametrize(
-    ("promote", "said"),
+    ("promote", "reason"),
     [
         ({"quantity": int}, "promoted as Decimal in this object"),
         ({"x": list}, "cannot be promoted as"),
@@ -111,9 +111,9 @@ def test_built_in_promotions_come_first():
         *(({name.upper(): str}, "cannot be promoted") for name in BASE_COLUMNS),
     ],
 )
-def test_an_invalid_promotion_is_an_error(promote, said):
+def test_an_invalid_promotion_is_an_error(promote, reason):
     """Reserved, unusable or ambiguous names, unknown types, a second type for a known property: PromotionConflict."""
-    with pytest.raises(PromotionConflict, match=said):
+    with pytest.raises(PromotionConflict, match=reason):
         as_promotions(promote)
 
 
@@ -132,18 +132,18 @@ KINDS = {"f": float, "i": int, "b": bool, "d": Decimal, "t": datetime, "s": str}
 @given(st.lists(st.dictionaries(NAMES, JSON.map(json.dumps) | NUMBERS, max_size=4), min_size=1, max_size=12))
 def test_valid_events_can_be_promoted(documents):
     """No valid event can make sealing fail: DuckDB reads every JSON object that Lakebed accepts."""
-    objects = ["{" + ",".join(f'"{key}": {value}' for key, value in one.items()) + "}" for one in documents]
-    body = "[" + ",".join('{"event":"e","properties":' + one + "}" for one in objects) + "]"
-    admitted = [one for one in decode_items(body.encode("utf-8", "surrogatepass"), 0) if isinstance(one, Event)]
-    table = promoted([bytes(one.properties).decode() for one in admitted], **KINDS)
+    objects = ["{" + ",".join(f'"{key}": {value}' for key, value in document.items()) + "}" for document in documents]
+    body = "[" + ",".join('{"event":"e","properties":' + text + "}" for text in objects) + "]"
+    admitted = [event for event in decode_items(body.encode("utf-8", "surrogatepass"), 0) if isinstance(event, Event)]
+    table = promoted([bytes(event.properties).decode() for event in admitted], **KINDS)
     assert table.num_rows == len(admitted)
-    for one, row in zip(admitted, table.to_pylist(), strict=True):
-        found = msgspec.json.decode(bytes(one.properties))
-        if isinstance(found.get("b"), bool):
-            assert row["b"] is found["b"]
-        if type(found.get("i")) is int and -(2**63) <= found["i"] < 2**63:
-            assert row["i"] == found["i"]
-        if isinstance(found.get("f"), float):
-            assert row["f"] == found["f"]
-        if isinstance(found.get("s"), str):
-            assert row["s"] == found["s"]
+    for event, row in zip(admitted, table.to_pylist(), strict=True):
+        properties = msgspec.json.decode(bytes(event.properties))
+        if isinstance(properties.get("b"), bool):
+            assert row["b"] is properties["b"]
+        if type(properties.get("i")) is int and -(2**63) <= properties["i"] < 2**63:
+            assert row["i"] == properties["i"]
+        if isinstance(properties.get("f"), float):
+            assert row["f"] == properties["f"]
+        if isinstance(properties.get("s"), str):
+            assert row["s"] == properties["s"]

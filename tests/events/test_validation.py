@@ -41,7 +41,7 @@ def _snake(name):
 
 @pytest.fixture(params=[by_json, by_mapping, by_event])
 def take(request):
-    """The three ways in: JSON bytes, mappings, and the struct that `track` makes."""
+    """The three inputs of validation: JSON bytes, mappings, and the struct that `track` makes."""
     return request.param
 
 
@@ -130,10 +130,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("item", "reason"), REFUSED, ids=range(len(REFUSED)))
 def test_a_value_beyond_a_limit_is_rejected_with_one_reason(take, item, reason):
-    """One over each limit is invalid, and the reason names the field, the value and the limit."""
-    found = take(dict(item))
-    assert isinstance(found, Rejected)
-    assert reason in found.reason
+    """A value one above a limit is invalid, and the reason names the field, the value and the limit."""
+    rejected = take(dict(item))
+    assert isinstance(rejected, Rejected)
+    assert reason in rejected.reason
 
 
 @pytest.mark.parametrize("field", ["event", "userId", "anonymousId", "groupId", "sessionId", "messageId", "source"])
@@ -175,13 +175,13 @@ def test_a_category_or_previous_id_with_a_lone_surrogate_is_refused():
 )
 def test_times_may_be_text_or_numbers(take, timestamp, moment):
     """ISO 8601 with any offset (naive is UTC), epoch seconds and milliseconds; any past back to the year 1."""
-    found = take({"event": "e", "timestamp": timestamp})
-    assert found.timestamp == (None if moment is None else to_us(moment))
+    event = take({"event": "e", "timestamp": timestamp})
+    assert event.timestamp == (None if moment is None else to_us(moment))
 
 
 @pytest.mark.parametrize("name", ["timestamp", "original_timestamp", "sent_at"])
 def test_a_naive_datetime_is_refused(name):
-    """Its time zone is unknown: the event is rejected with what to write instead, and the other events are kept."""
+    """A datetime without a time zone is rejected with a hint; the other events are stored."""
     naive, aware = datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)  # noqa: DTZ001 - naive on purpose
     rejected, event = decode_mappings([{"event": "e", name: naive}, {"event": "e", name: aware}], NOW)
     assert isinstance(rejected, Rejected)
@@ -209,7 +209,7 @@ def test_a_timestamp_beside_an_original_one_is_not_corrected(take):
 
 
 def test_traits_in_the_context_of_identify_are_merged(take):
-    """That is where RudderStack's client for Python puts them; those beside the ids count first."""
+    """RudderStack's client for Python puts traits into the context; traits beside the ids take precedence."""
     item = {"type": "identify", "userId": "u", "context": {"traits": {"plan": "pro"}}}
     assert bytes(take(item).properties) == b'{"plan":"pro"}'
     assert bytes(take(item | {"traits": {"plan": "free"}}).properties) == b'{"plan":"free"}'
@@ -219,7 +219,7 @@ def test_traits_in_the_context_of_identify_are_merged(take):
 
 
 def test_a_corrected_time_obeys_the_limits(take):
-    """After the correction the limits hold all the same."""
+    """The limits of time also apply after the correction."""
     before = {"event": "e", "timestamp": "0001-01-01T00:00:00Z", "sentAt": "9999-01-01T00:00:00Z"}
     assert "lies before the year 1" in take(before).reason
     ahead = {"event": "e", "timestamp": "2026-01-03T00:00:01Z", "sentAt": "2026-01-02T00:00:00Z"}
@@ -299,7 +299,7 @@ def test_the_arrow_form_has_every_field():
         "messageId": "m",
     }
     made = [by_json(full), by_json({"type": "page", "messageId": "n"})]
-    rows = EventBatch.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
+    rows = EventBatch.of(made).to_record_batch([event.message_id for event in made], 41, NOW).to_pylist()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rows == [
         {
@@ -324,7 +324,7 @@ def test_the_arrow_form_has_every_field():
 
 
 def test_the_schema_never_changes():
-    """Names, types and Iceberg field ids of the base columns are for ever."""
+    """Names, types and Iceberg field ids of the base columns never change."""
     time = pa.timestamp("us", tz="UTC")
     kinds = {"seq": pa.int64(), "timestamp": time, "received_at": time}
     ids = "user_id anonymous_id group_id session_id"

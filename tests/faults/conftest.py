@@ -1,4 +1,4 @@
-"""What the drills open: a shop with small limits, on the archive of its own directory or on a moody catalog."""
+"""Fixtures of the drills: shops with small limits, with their own archive or on a catalog that fails."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def clock():
 
 @pytest.fixture
 def make(tmp_path, clock):
-    """Shops whose log lets go at once: `make()`, or `make(some_setting=…)`."""
+    """Shops whose log is pruned at once: `make()`, or `make(some_setting=…)`."""
 
     def make(root=tmp_path, kind=Shop, **options):
         defaults = {
@@ -34,7 +34,7 @@ def make(tmp_path, clock):
 
 @pytest.fixture
 def moody(tmp_path, make):
-    """The catalog, and what opens shops that archive through it."""
+    """The failing catalog, and a function that opens shops which archive through it."""
     from tests.faults.failing_catalog import MoodyCatalog
 
     catalog = {

@@ -1,7 +1,7 @@
-"""The program on which the kernel's side of faults is tried: it works on an object, and tells what came of each step.
+"""The program into which faults of the kernel are injected: it works on an object, and reports each result.
 
-`python faulted.py ROOT STEP…` runs the steps and writes one line of JSON, `[step, result]`, for each. A result is
-`{"error": type, "code": …}` where the step raised. `reopen` closes the object and opens it again.
+`python engine_under_strace.py ROOT STEP…` runs the steps and writes one line of JSON, `[step, result]`, for each. A
+result is `{"error": type, "code": …}` if the step raised. `reopen` closes the object and opens it again.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def tell(step, result):
 
 
 class Steps:
-    """What can be asked for. `track` uses the next message id, `again` the one before."""
+    """The steps. `track` uses the next message id, `again` the one before."""
 
     def __init__(self, shop, root):
         self.shop = shop
@@ -46,18 +46,18 @@ class Steps:
         return [receipt.status, receipt.seq, name]
 
     async def large(self):
-        """As many bytes as one event may have: what fills a disk."""
+        """Track an event of almost the largest size, to fill a disk."""
         self.number += 1
         receipt = await self.shop.track("large", {"text": "x" * 30_000}, message_id=f"l{self.number}", timestamp=TODAY)
         return [receipt.status, receipt.seq, receipt.message_id]
 
     async def fill(self):
-        """`large` until it fails."""
+        """Repeat `large` until it fails."""
         while True:
             tell("large", await self.large())
 
     async def roomier(self):
-        """Give the disk back what was kept for this."""
+        """Free disk space: delete the ballast file."""
         (Path(self.root) / "ballast").unlink()
 
     async def rollup(self):

@@ -1,4 +1,4 @@
-"""A catalog that is down, silent, or loses its answers: `Settings.catalog` names it, as a user names a catalog."""
+"""A catalog that is down, hangs, or loses its answers. `Settings.catalog` names it, like a user's own catalog."""
 
 import threading
 
@@ -7,10 +7,10 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 
 
 class MoodyCatalog(SqlCatalog):
-    """Answers as its `mood` says; a test sets it, and puts it back by `calm`.
+    """Fails according to its `mood`; a test sets the mood, and resets it with `calm`.
 
     "down": every request is refused. "hung": every request waits for the gate. "conflict": every commit is refused.
-    "lost": every commit is applied, and the answer to it lost.
+    "lost": every commit is applied, and its answer is lost.
     """
 
     mood = ""

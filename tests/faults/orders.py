@@ -1,4 +1,4 @@
-"""What the drills track, and the one question whose answer says whether anything was lost or doubled."""
+"""The events of the drills, and the query whose answer shows whether any event was lost or doubled."""
 
 from datetime import UTC, datetime
 
@@ -32,13 +32,13 @@ def whole(count):
     return (count, count, count, sum(range(count)) / 2 if count else None)
 
 
-async def holds(shop, count, **asked):
+async def holds(shop, count, **options):
     """Whether exactly the first `count` orders are there, once each."""
-    return tuple((await shop.query(WHOLE, **asked))[0]) == whole(count)
+    return tuple((await shop.query(WHOLE, **options))[0]) == whole(count)
 
 
 async def move_all(shop, clock):
-    """Archive everything, and let the log go of it."""
+    """Archive everything, and prune the log."""
     await shop.archive()
     clock.advance(5000)  # the log keeps an hour for the live counters
     return await shop.rollup()

@@ -1,7 +1,7 @@
-"""Faults from the kernel's side: `faulted.py` under strace, which lets calls fail, or on a file system of its own.
+"""Faults of the kernel: `engine_under_strace.py` under strace, which makes calls fail, or on its own file system.
 
-Where the machine has no strace, or forbids ptrace or user namespaces, the tests that need them are skipped and say so;
-the same faults come through `Disk` elsewhere.
+If the machine has no strace, or forbids ptrace or user namespaces, the tests that need them are skipped with a reason;
+other tests inject the same faults through `Disk`.
 """
 
 import functools
@@ -37,7 +37,7 @@ def strace():
 
 @pytest.fixture
 def namespace():
-    """Runs the program on a file system of its own: see `mounted`."""
+    """Runs the program on its own file system: see `mounted`."""
     if why := _works("unshare", "--user", "--map-root-user", "--mount", "true"):
         pytest.skip(why)
     return mounted
@@ -46,7 +46,7 @@ def namespace():
 def traced(root, steps, *, inject, path=None):
     """Run the steps while strace injects `inject` (its own syntax) into calls on the file `path`, relative to `root`.
 
-    Returns what the program told, its exit code (that of a killed one is -9), and the calls that strace saw.
+    Returns the program's results, its exit code (-9 if it was killed), and the calls that strace saw.
     """
     seen = root / "strace.txt"
     calls = inject.split(":")[0]
@@ -57,7 +57,7 @@ def traced(root, steps, *, inject, path=None):
 
 
 def mounted(root, script, steps):
-    """Run the steps in a mount namespace of their own, after the shell commands `script` there."""
+    """Run the steps in a new mount namespace, after the shell commands `script` in it."""
     shell = f'set -e\n{script}\nexec "$@"'
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
     done = _run([*command, sys.executable, str(PROGRAM), str(root), *steps])

@@ -20,7 +20,7 @@ def cut(path):
 
 @pytest.fixture
 async def directory(make, clock, tmp_path):
-    """An object whose log has let go of 20 archived events; 15 more are archived and in the log, too."""
+    """An object with 20 events in the archive alone; 15 more are archived and in the log, too."""
     async with make(retention_s=1000.0) as shop:
         await fill(shop, 0, 20)
         await move_all(shop, clock)
@@ -33,19 +33,19 @@ async def directory(make, clock, tmp_path):
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
 async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(make, clock, directory, damage):
-    """Each question about a damaged file's events is an error that names it; those that need it not are answered.
+    """Each query of a damaged file's events raises an error that names the file; other queries are answered.
 
-    So is rebuilding rollups from it. The log keeps what it has: nothing is let go of while the archive is not whole.
+    Rebuilding rollups from the file raises the error too. The log is not pruned while the archive is damaged.
     """
     async with make(retention_s=1000.0) as shop, shop._components.archive.pin() as view:
         (path,) = (Path(file.path) for file in view.files)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     damage(path)
     moment = from_us(clock.now_us())
     async with make(retention_s=1000.0) as shop:
-        for asked in ({}, {"as_of": moment}, {"as_of": START}):
+        for options in ({}, {"as_of": moment}, {"as_of": START}):
             with pytest.raises((QueryError, ArchiveUnavailable), match=path.name):
-                await shop.query("SELECT sum(revenue) FROM events", **asked)
+                await shop.query("SELECT sum(revenue) FROM events", **options)
         with pytest.raises((QueryError, ArchiveUnavailable), match=path.name):
             await shop.dau(1, as_of=START)
         with pytest.raises(ArchiveUnavailable, match=path.name):
@@ -56,7 +56,7 @@ async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(mak
         storage.unlink()
     with pytest.raises(ArchiveUnavailable, match=path.name):
         await make(retention_s=1000.0).open()
-    path.write_bytes(whole)
+    path.write_bytes(content)
     async with make(retention_s=1000.0) as shop:
         assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(35)) / 2
         assert await holds(shop, 35)
@@ -66,9 +66,9 @@ async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(mak
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
 @pytest.mark.parametrize("pattern", ["snap-*.avro", "*-m*.avro", "*.metadata.json"])
 async def test_l3_33_damaged_metadata_stops_the_archive_and_not_the_log(make, clock, directory, pattern, damage):
-    """A damaged manifest list, manifest or metadata.json stops the archive, loudly; the log goes on, and keeps all.
+    """A damaged manifest list, manifest or metadata.json is an error of the archive; the log works, and keeps all.
 
-    When the files are put back all is as it was, and what came meanwhile is archived.
+    After the files are put back the archive works again, and newer events are archived.
     """
     kept = {path: path.read_bytes() for path in files(directory / "archive", pattern)}
     for path in kept:
@@ -92,14 +92,14 @@ async def test_l3_33_damaged_metadata_stops_the_archive_and_not_the_log(make, cl
 
 
 async def test_l3_33_a_damaged_commit_is_compared_with_the_log(make, clock):
-    """After a crash between commit and mark the archive is compared with the log; it is an error if that cannot be."""
+    """After a crash between commit and mark the archive is compared with the log; if that fails, it is an error."""
     async with make() as shop:
         await fill(shop, 0, 10)
         await shop.archive()
         await fill(shop, 10, 30)
         await shop.rollup()
         (table,) = [table async for table in shop._components.history.read(10, 30)]
-        await shop._components.archive.append(table, 10, 30)  # and here it dies
+        await shop._components.archive.append(table, 10, 30)  # the crash is here
         async with shop._components.archive.pin() as view:
             path = Path(view.files[-1].path)
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A disk that fails now and then under the archive."""
+"""The archive on a disk that fails from time to time."""
 
 import errno
 import random
@@ -15,7 +15,7 @@ FILES = (".parquet", ".avro", ".metadata.json", "metadata", "data", "")
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 async def test_l3_23_failing_file_operations_lose_nothing(make, clock, seed):
-    """Whichever operation fails in whichever job: a typed error or none, nothing is lost or doubled, and it goes on."""
+    """A failure of any operation in any job: a typed error or none, nothing is lost or doubled, and work goes on."""
     rng = random.Random(seed)
     disk = FaultyDisk()
     failed = 0

@@ -1,4 +1,4 @@
-"""The archive does not answer: that is said, it costs nobody else anything, and nothing is lost."""
+"""The archive does not answer: calls that need it raise errors, all others work, and nothing is lost."""
 
 import asyncio
 import sqlite3
@@ -10,7 +10,7 @@ from tests.faults.orders import START, fill, holds, move_all
 
 
 async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clock):
-    """An answer that needs the archive is an error while it is down, never a partial one; others go on, exactly."""
+    """A query that needs the archive raises while it is down, without a partial answer; others stay exact."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 20)
@@ -18,9 +18,9 @@ async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clo
         assert shop._components.pipeline.start_seq == 20
         await fill(shop, 20, 25)
         catalog.mood = "down"
-        for asked in ({}, {"as_of": START}, {"snapshot": 1}):
+        for options in ({}, {"as_of": START}, {"snapshot": 1}):
             with pytest.raises(ArchiveUnavailable, match="Connection refused"):
-                await shop.query("SELECT count(*) FROM events", **asked)
+                await shop.query("SELECT count(*) FROM events", **options)
         with pytest.raises(ArchiveUnavailable):
             await shop.dau(1, as_of=START)
         assert (await shop.dau(1))[0].events == 25
@@ -33,7 +33,7 @@ async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clo
 
 
 async def test_query_44_an_object_opens_while_its_archive_is_unavailable(moody, clock):
-    """The log needs no catalog: an object opens, tracks and says what is wrong; later all is there."""
+    """The log needs no catalog: the object opens, tracks and reports the problem; later it has all events."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 20)
@@ -44,14 +44,14 @@ async def test_query_44_an_object_opens_while_its_archive_is_unavailable(moody, 
         assert [problem.where for problem in await shop.check()] == ["archive"]
         with pytest.raises(ArchiveUnavailable):
             await shop.archive()
-    async with make() as shop:  # it also closed
+    async with make() as shop:  # it also closed without an error
         catalog.calm()
         assert (await shop.archive()).rows == 10
         assert await holds(shop, 30)
 
 
 async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
-    """Refused again and again, an archive run ends by itself, says so, loses nothing, and works when it is over."""
+    """After repeated conflicts an archive run ends with an error and loses nothing; without conflicts it works."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 10)
@@ -60,10 +60,10 @@ async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
         clock.advance(5000)
         catalog.mood = "conflict"
         for _ in range(3):
-            asked = catalog.asked
+            before = catalog.asked
             with pytest.raises(ArchiveConflict, match="20 times in a row"):
                 await shop.archive()
-            assert catalog.asked - asked < 50, "a storm is not answered by a storm"
+            assert catalog.asked - before < 50, "a storm is not answered by a storm"
             await shop.rollup()
             assert shop._components.pipeline.start_seq == 10, "the log let go of what is archived nowhere"
             assert await holds(shop, 30)
@@ -75,7 +75,7 @@ async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
 
 
 async def test_l3_26_jobs_work_once_when_every_commit_answer_is_lost(moody, clock):
-    """Where each commit is applied and each answer lost, every job still does its work once."""
+    """If each commit is applied and each answer lost, every job still does its work once."""
     catalog, make = moody
     async with make() as shop:
         catalog.mood = "lost"
@@ -100,9 +100,9 @@ async def test_l3_26_jobs_work_once_when_every_commit_answer_is_lost(moody, cloc
 
 
 async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock):
-    """A catalog that is silent holds up no event and no rollup; questions end at their timeout, and it is not flooded.
+    """A silent catalog delays no event and no rollup; queries end at their timeout, and it gets few requests.
 
-    When it answers again, what waited is over at once: those who gave up left no queue of requests behind.
+    When it answers again, waiting calls end at once: cancelled calls left no queue of requests.
     """
     catalog, make = moody
     async with make() as shop:
@@ -111,28 +111,28 @@ async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock
         catalog.hang()
         archiving = asyncio.ensure_future(shop.archive())
         await asyncio.to_thread(catalog.reached.wait, 20)
-        asked = catalog.asked
+        before = catalog.asked
         async with asyncio.timeout(20):
             for number in range(20, 40):
                 await fill(shop, number, number + 1)
             assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(40)) / 2
             waiting = [shop.query("SELECT count(*) FROM events", timeout=0.05) for _ in range(30)]
             outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        assert {type(one) for one in outcomes} == {QueryTimeout}
-        assert catalog.asked == asked
+        assert {type(outcome) for outcome in outcomes} == {QueryTimeout}
+        assert catalog.asked == before
         assert not archiving.done()
         catalog.calm()
         assert (await archiving).rows == 20
         assert await holds(shop, 40)
-        assert catalog.asked - asked < 15, "thirty questions that nobody waits for were asked all the same"
+        assert catalog.asked - before < 15, "thirty questions that nobody waits for were asked all the same"
         assert shop._components.archive._pins.paths() == set()
         assert await shop.check() == []
 
 
 async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(moody):
-    """Who asks after a look at the catalog began is not answered by it; those who wait for the next one share that.
+    """A request gets no answer of a read that began before it; requests that wait for the next read share it.
 
-    One who leaves takes nothing from the others, and no pin stays.
+    A cancelled request does not affect the others, and no pin stays.
     """
     catalog, make = moody
     async with make() as shop:
@@ -140,7 +140,7 @@ async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(mood
         await shop.archive()
         archive = shop._components.archive
         catalog.hang()
-        asked = catalog.asked
+        before = catalog.asked
         begun = asyncio.ensure_future(archive.watermark())
         await asyncio.to_thread(catalog.reached.wait, 20)
         sharing = [asyncio.ensure_future(archive.watermark()) for _ in range(5)]
@@ -150,18 +150,18 @@ async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(mood
         catalog.calm()
         assert await begun == 10
         outcomes = await asyncio.gather(*sharing, return_exceptions=True)
-        assert [str(one) for one in outcomes[1:4]] == ["10"] * 3
+        assert [str(outcome) for outcome in outcomes[1:4]] == ["10"] * 3
         assert isinstance(outcomes[0], asyncio.CancelledError)
         assert isinstance(outcomes[4], asyncio.CancelledError)
-        assert catalog.asked - asked == 2
+        assert catalog.asked - before == 2
         assert archive._pins._held == {}
         assert archive._reads == {}
 
 
 async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody, clock):
-    """Archiving that `log_bytes` starts fails without failing any event, is a problem while it lasts, and then works.
+    """Archiving started by `log_bytes` fails without failing an event, is a problem meanwhile, and works later.
 
-    The log keeps all of it meanwhile.
+    The log keeps all events meanwhile.
     """
     catalog, make = moody
     async with make(log_bytes=1) as shop:
@@ -170,7 +170,7 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody
         await shop._components.pipeline.seal()
         clock.advance(61)  # not more often than once a minute
         await fill(shop, 35, 36)
-        await shop._components.maintenance.close()  # waits for what runs in the background
+        await shop._components.maintenance.close()  # waits for background jobs
         assert any("archiving it failed" in problem.message for problem in await shop.check())
         assert shop._components.pipeline.start_seq == 0
         catalog.calm()
@@ -184,9 +184,9 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody
 
 @pytest.mark.slow
 async def test_l3_28_archiving_waits_for_a_locked_catalog_and_then_fails(make, clock, tmp_path):
-    """While another program holds the object's own catalog locked, archiving waits some seconds, and then says so.
+    """While another program locks the object's own catalog, archiving waits some seconds, and then raises an error.
 
-    Events are stored meanwhile; questions are answered from the state that is known. Let go, the run is done again.
+    Events are stored meanwhile; queries are answered from the known state. Without the lock the run works again.
     """
     async with make() as shop:
         await fill(shop, 0, 20)

@@ -1,4 +1,4 @@
-"""Jobs whose callers leave: the step under way ends whole, and nothing is left behind."""
+"""Cancelled jobs: the running step completes, and no resources are left."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from tests.faults.orders import fill, holds
 
 
 async def cancelled_after(work, turns):
-    """Let `work` have so many turns of the loop, then cancel it. Returns whether it came to its end."""
+    """Let `work` run for some turns of the loop, then cancel it. Returns whether it was finished."""
     task = asyncio.ensure_future(work)
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""docs/testing.md: every fault of the list has tests that exist, or says why it has none."""
+"""docs/testing.md: every fault of the list has existing tests, or a reason for having none."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_every_fault_has_a_row():
 
 @pytest.mark.parametrize("number", ROWS)
 def test_every_row_names_tests_that_exist_or_a_reason(number):
-    """A row names tests, all of which are in the source; a row without tests says why it does not apply."""
+    """A row names tests that exist in the source, or gives a reason why it does not apply."""
     named = _TEST.findall(ROWS[number])
     assert [f"{path}::{name}" for path, name in named if name not in names_in(path)] == []
     assert named or _REASON.search(ROWS[number]), f"fault {number} has neither tests nor a reason"
 
 
 def test_every_test_named_for_a_fault_is_in_the_table():
-    """A test called `test_l1_05_…` stands in row 5, so that the table stays whole."""
+    """A test called `test_l1_05_…` is in row 5, so that the table stays complete."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name in names_in(str(path.relative_to(ROOT))):
-            found = re.match(r"test_(?:l1|l2|l3|time|data|query)_(\d\d)_", name)
-            if found and (row := ROWS.get(int(found[1]))) is not None:
-                assert f"`{path.relative_to(ROOT)}::{name}`" in row, f"{name} is not in row {found[1]}"
+            match = re.match(r"test_(?:l1|l2|l3|time|data|query)_(\d\d)_", name)
+            if match and (row := ROWS.get(int(match[1]))) is not None:
+                assert f"`{path.relative_to(ROOT)}::{name}`" in row, f"{name} is not in row {match[1]}"

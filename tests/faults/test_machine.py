@@ -1,4 +1,4 @@
-"""A machine that hangs, refuses to write, or has no descriptors left: what an object does meanwhile and afterwards."""
+"""Objects on a machine that hangs, refuses writes, or has no descriptors left: behaviour meanwhile and afterwards."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ def make(tmp_path, clock):
 
 
 async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
-    """While an fsync hangs: bounded waiting, Backpressure beyond it, all reads answered; then everything is stored."""
+    """While an fsync hangs, waiting events are bounded, more are Backpressure, reads work; then all are stored."""
     disk = GatedDisk()
     async with make(disk=disk, pending_events=50, segment_events=1000) as shop:
         await fill(shop, 10)
@@ -48,7 +48,7 @@ async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
         calls = [shop.track("hung", message_id="h0")]
         await reach(disk)
         calls += [shop.track("hung", message_id=f"h{number}") for number in range(1, 51)]
-        waiting = [asyncio.ensure_future(one) for one in calls]
+        waiting = [asyncio.ensure_future(call) for call in calls]
         refused = []
         for number in range(200):
             with pytest.raises(Backpressure) as caught:
@@ -59,7 +59,7 @@ async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
         assert (await shop.query(COUNT)).scalar() == 10
         assert (await shop.dau(**DAY))[0].events == 10
         assert shop.stats().next_seq == 10
-        assert not any(one.done() for one in waiting)
+        assert not any(task.done() for task in waiting)
         disk.gate.set()
         receipts = await asyncio.gather(*waiting)
         assert [receipt.seq for receipt in receipts] == list(range(10, 61))
@@ -88,7 +88,7 @@ _WRITES = ["create", "open", "write", "write header", "sync", "truncate", "sync_
 
 
 async def test_l1_14_a_file_system_that_becomes_read_only(make):
-    """ext4 after an error: each write is refused, typed, and nothing is acknowledged; reads go on, and then writes."""
+    """Like ext4 after an error: each write is a typed error, nothing is acknowledged, reads work; later writes work."""
     disk = FaultyDisk()
     async with make(disk=disk) as shop:
         await fill(shop, 25)
@@ -114,10 +114,10 @@ async def test_l1_14_a_file_system_that_becomes_read_only(make):
 
 @contextlib.contextmanager
 def no_descriptors(spare=0):
-    """The process may open `spare` more files, and then none: EMFILE, from the kernel."""
+    """The process may open `spare` more files; then the kernel returns EMFILE."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(spare)]
-    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(highest + 1, limits[0]), limits[1]))
     try:
         filling = list(held)
@@ -138,7 +138,7 @@ UNAVAILABLE = (ObjectUnavailable, LogUnavailable, StorageUnavailable, ArchiveUna
 
 
 async def tried(awaitable, errors):
-    """What came of it, None if the machine did not let it; then the error is among `errors`."""
+    """The result, or None if the machine refused the call; the error is then added to `errors`."""
     try:
         return await awaitable
     except UNAVAILABLE as error:
@@ -148,7 +148,7 @@ async def tried(awaitable, errors):
 
 @pytest.mark.parametrize("spare", [0, 1, 2, 4])
 async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
-    """EMFILE is a typed error wherever it falls, never a wrong answer or LogCorrupted; afterwards nothing lacks."""
+    """EMFILE anywhere is a typed error, never a wrong answer or LogCorrupted; afterwards nothing is missing."""
     async with make(segment_events=4) as shop:
         await fill(shop, 30)
         await shop.archive()
@@ -159,7 +159,7 @@ async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
             tracks = [await tried(shop.track("order", message_id=f"x{number}"), errors) for number in range(12)]
             counted = await tried(shop.query(COUNT), errors)
             days = await tried(shop.dau(**DAY), errors)
-        stored = 60 + sum(one is not None for one in tracks)
+        stored = 60 + sum(receipt is not None for receipt in tracks)
         assert counted is None or counted.scalar() == stored
         assert days is None or days[0].events == stored
         assert errors or spare
@@ -172,7 +172,7 @@ async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
 
 
 async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
-    """EMFILE says nothing about the bytes of a file: nobody is told to restore it from a backup, now or at opening."""
+    """EMFILE says nothing about the bytes of a file: no error asks to restore it from a backup, also at opening."""
     async with make(segment_events=4) as shop:
         await fill(shop, 4)
         await shop._components.pipeline.seal()
@@ -188,7 +188,7 @@ async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
 
 @pytest.mark.parametrize("spare", range(6))
 async def test_l1_15_an_object_does_not_open_without_free_descriptors(make, spare):
-    """An object that cannot be opened for want of descriptors is unavailable, not corrupted, and opens later."""
+    """An object without descriptors is unavailable, not corrupted, and opens later."""
     async with make(segment_events=4) as shop:
         await fill(shop, 30)
         await shop._components.pipeline.seal()
@@ -205,9 +205,9 @@ async def test_l1_15_an_object_does_not_open_without_free_descriptors(make, spar
 
 
 async def test_l2_18_a_locked_database_is_a_typed_error_after_a_bounded_wait(make):
-    """While another process holds the database, rollups are StorageUnavailable after a bounded wait, and say so.
+    """While another process locks the database, rollups raise StorageUnavailable after a bounded wait.
 
-    Tracking and raw questions go on, the loop is not held up, and when the lock is gone rollups are exact.
+    Tracking and raw queries go on, the loop is not blocked, and without the lock rollups are exact.
     """
     async with make() as shop:
         await fill(shop, 20)

@@ -1,4 +1,4 @@
-"""Questions that pass a limit, or that nobody waits for any more, leave nothing behind."""
+"""Queries that exceed a limit or are cancelled leave no resources behind."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ def resident_bytes():
 
 
 def left(shop):
-    """What questions could leave: threads, descriptors, tasks, pins of archive and log, and files that were spilled."""
+    """The resources that queries could leave: threads, descriptors, tasks, pins of archive and log, spilled files."""
     tiers = shop._components
     return {
         "threads": threading.active_count(),
@@ -36,7 +36,7 @@ def left(shop):
 
 
 async def quiet(shop):
-    """Return when no question is under way."""
+    """Return when no query is running."""
     while shop._components.queries._running:
         await asyncio.wait(set(shop._components.queries._running))
     await asyncio.sleep(0)
@@ -54,11 +54,11 @@ async def too_slow(shop):
 
 
 async def cancelled(shop):
-    asked = asyncio.ensure_future(shop.query(ENDLESS))
-    await asyncio.wait([asked], timeout=0.005)
-    asked.cancel()
+    query = asyncio.ensure_future(shop.query(ENDLESS))
+    await asyncio.wait([query], timeout=0.005)
+    query.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await query
 
 
 async def failing(shop):
@@ -73,7 +73,7 @@ async def refused(shop):
 
 @pytest.fixture
 async def shop(make, clock):
-    """Events in the archive alone, in a sealed segment and in the tail; little memory for questions."""
+    """Events in the archive alone, in a sealed segment and in the tail; little memory for queries."""
     async with make(query_memory_bytes=16 << 20, query_threads=1) as shop:
         await fill(shop, 0, 20)
         await move_all(shop, clock)
@@ -84,7 +84,7 @@ async def shop(make, clock):
 
 @pytest.mark.parametrize("kind", [out_of_memory, too_slow, cancelled, failing, refused])
 async def test_query_46_a_hundred_failed_queries_free_everything(shop, kind):
-    """After a hundred questions that ended badly no thread, file, task, pin or memory is left more than after ten."""
+    """After a hundred failed queries no more threads, files, tasks, pins or memory are left than after ten."""
     for _ in range(10):
         await kind(shop)
     await quiet(shop)
@@ -102,26 +102,26 @@ async def test_query_46_a_hundred_failed_queries_free_everything(shop, kind):
 
 
 async def test_query_46_a_stopped_query_deletes_its_spill_files(shop):
-    """What a question has written to disk because its memory was full goes with it, however it ends."""
+    """The files that a query spills to disk are deleted with it, however it ends."""
     spilled = 0
     for timeout in (0.05, 0.1, 0.2, 0.4, 30.0):
-        asked = asyncio.ensure_future(shop.query(SPILLING, timeout=timeout))
-        while not asked.done():
+        query = asyncio.ensure_future(shop.query(SPILLING, timeout=timeout))
+        while not query.done():
             spilled = max(spilled, left(shop)["spilled"])
-            await asyncio.wait([asked], timeout=0.005)
-        assert asked.exception() is None or isinstance(asked.exception(), (QueryTimeout, QueryTooLarge))
+            await asyncio.wait([query], timeout=0.005)
+        assert query.exception() is None or isinstance(query.exception(), (QueryTimeout, QueryTooLarge))
         await quiet(shop)
         assert left(shop)["spilled"] == 0
     assert spilled > 0, "nothing was spilled: the test shows nothing"
 
 
 async def test_query_46_cancelled_queries_free_their_threads(shop):
-    """With all of an object's query threads taken by callers who then leave, the next question is answered."""
-    asked = [asyncio.ensure_future(shop.query(ENDLESS)) for _ in range(20)]
-    await asyncio.wait(asked, timeout=0.05)
-    for one in asked:
-        one.cancel()
-    await asyncio.wait(asked)
+    """After cancelled queries used all of an object's query threads, the next query is answered."""
+    queries = [asyncio.ensure_future(shop.query(ENDLESS)) for _ in range(20)]
+    await asyncio.wait(queries, timeout=0.05)
+    for query in queries:
+        query.cancel()
+    await asyncio.wait(queries)
     assert (await shop.query("SELECT count(*) FROM events", timeout=20)).scalar() == 35
 
 
@@ -152,7 +152,7 @@ def fingerprint(directory):
 async def test_query_47_no_known_bypass_of_read_only_works(shop, tmp_path, monkeypatch):
     """No known bypass writes, changes or loads anything, or sees the program's own variables.
 
-    In this process SQL is the app's own: it may read files. SQL of strangers needs the sandbox of another process.
+    SQL in this process is the app's own: it may read files. Untrusted SQL needs the sandbox of another process.
     """
     monkeypatch.chdir(tmp_path)
     secret = pa.table({"a": [1]})
@@ -213,7 +213,7 @@ async def test_query_47_no_known_bypass_of_read_only_works(shop, tmp_path, monke
 
 
 async def test_query_47_a_long_scalar_call_is_abandoned(shop):
-    """A single call of a function that does not heed interrupts cannot hold its caller beyond timeout and grace."""
+    """A single call of a function that ignores interrupts cannot block its caller beyond timeout and grace."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     with pytest.raises((QueryTimeout, QueryTooLarge)):

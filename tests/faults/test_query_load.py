@@ -1,4 +1,4 @@
-"""Counts under load: events come, move down and are merged and let go of, while questions are asked."""
+"""Counts under load: queries run while events are tracked, archived, compacted and pruned from the log."""
 
 import asyncio
 from functools import partial
@@ -12,7 +12,7 @@ BATCH = 6
 
 
 class Load:
-    """Writers, jobs and askers of one shop, until the writer has sent all of its batches."""
+    """The writer, jobs and queries of one shop, until the writer has sent all of its batches."""
 
     def __init__(self, shop, clock):
         self.shop = shop
@@ -28,8 +28,8 @@ class Load:
         for number in range(ROUNDS):
             await fill(self.shop, number * BATCH, (number + 1) * BATCH)
             self.acked = (number + 1) * BATCH
-            self.clock.advance(900.0)  # four of them are the hour for which the log is kept
-            while min(self.turns.values()) < number // 3:  # everything goes on while events come
+            self.clock.advance(900.0)  # four times this is the hour for which the log is kept
+            while min(self.turns.values()) < number // 3:  # all jobs run between batches
                 self.progress.clear()
                 await self.progress.wait()
         self.over = True
@@ -46,9 +46,9 @@ class Load:
         await self.shop._components.pipeline.seal()
 
     async def ask(self, asker=1):
-        """A count holds all that was acknowledged before it, nothing that was not sent, and each event once.
+        """A count has each acknowledged event once, and no event that was not sent.
 
-        Of one asker's questions, one after the other, each counts at least what the one before it did.
+        Of successive queries of one asker, each counts at least as many events as the one before.
         """
         before = self.acked
         result = await self.shop.query(WHOLE)
@@ -61,7 +61,7 @@ class Load:
         self.tiers.add(result.tiers)
 
     async def ask_slowly(self):
-        """What a question has begun to read stays what it was, and where it was, while every job has a turn."""
+        """The files and rows of a running query stay unchanged while every job runs."""
         tiers = self.shop._components
         async with tiers.history.cut() as cut:
             least = min(self.turns.values()) + 2
@@ -74,7 +74,7 @@ class Load:
             cursor.close()
 
     async def ask_the_past(self):
-        """The answer as of one moment stays what it was."""
+        """The answer as of a moment does not change."""
         moment = from_us(self.clock.now_us())
         count = (await self.shop.query(WHOLE, as_of=moment))[0][0]
         for _ in range(3):
@@ -82,7 +82,7 @@ class Load:
 
 
 async def test_query_43_counts_are_exact_under_load(make, clock):
-    """While events are tracked, sealed, archived, merged, collected and let go of, no count dips and none doubles."""
+    """While events are tracked, sealed, archived, compacted, collected and pruned, no count dips or doubles."""
     async with make(segment_events=BATCH * 2) as shop:
         load = Load(shop, clock)
         async with asyncio.TaskGroup() as tasks:
@@ -101,7 +101,7 @@ async def test_query_43_counts_are_exact_under_load(make, clock):
 
 
 async def test_query_43_counts_are_exact_while_the_catalog_fails_now_and_then(moody, clock):
-    """The same with a catalog that fails now and then: a question is answered exactly, or it is an error."""
+    """The same with a catalog that fails from time to time: an answer is exact, or an error."""
     catalog, make = moody
     refused = 0
 

@@ -1,4 +1,4 @@
-"""A backup is a copy of a closed object's directory; here it is put back."""
+"""Restoring a backup, which is a copy of a closed object's directory."""
 
 import shutil
 from datetime import timedelta
@@ -19,15 +19,15 @@ ANSWERS = (
 
 
 async def answers(shop, moment):
-    """All that an object can be asked, and the books that it keeps."""
-    found = [(await shop.query(sql)).rows for sql in ANSWERS]
-    found.append((await shop.query(ANSWERS[0], as_of=moment)).rows)
-    found += [(await shop.dau(3)).rows, (await shop.wau(3)).rows, shop.stats().totals, await shop.snapshots()]
-    return found
+    """The answers of an object to queries and metrics, its totals and its snapshots."""
+    results = [(await shop.query(sql)).rows for sql in ANSWERS]
+    results.append((await shop.query(ANSWERS[0], as_of=moment)).rows)
+    results += [(await shop.dau(3)).rows, (await shop.wau(3)).rows, shop.stats().totals, await shop.snapshots()]
+    return results
 
 
 async def every_tier(shop, clock):
-    """Events that are in the archive alone, in both, in a sealed segment, and in the open one."""
+    """Put events into the archive alone, into archive and log, a sealed segment, and the open segment."""
     await fill(shop, 0, 20)
     await move_all(shop, clock)
     await fill(shop, 20, 35)
@@ -37,9 +37,9 @@ async def every_tier(shop, clock):
 
 
 async def test_52_a_restored_backup_answers_as_when_it_was_made(make, clock, tmp_path):
-    """A copied directory that is put back, after the original went on and was lost, answers as on the day of the copy.
+    """A restored copy answers as at the time of the copy, after the original went on and was lost.
 
-    The object then works on: it takes the events that it had not seen, and archives them.
+    The object then stores the events that it lacks, and archives them.
     """
     async with make() as shop:
         await every_tier(shop, clock)
@@ -58,7 +58,7 @@ async def test_52_a_restored_backup_answers_as_when_it_was_made(make, clock, tmp
         assert await answers(shop, moment) == before
         assert await shop.check() == []
         receipts = await fill(shop, 40, 60)
-        assert [one.status for one in receipts] == ["duplicate"] * 8 + ["stored"] * 12
+        assert [receipt.status for receipt in receipts] == ["duplicate"] * 8 + ["stored"] * 12
         await move_all(shop, clock)
         await shop.compact()
         assert await holds(shop, 60)
@@ -66,9 +66,9 @@ async def test_52_a_restored_backup_answers_as_when_it_was_made(make, clock, tmp
 
 
 async def test_52_a_copy_elsewhere_leaves_the_original_alone(make, clock, tmp_path):
-    """Opened at another place, a copy refuses to work on the original's archive, and says where it belongs.
+    """A copy opened at another place refuses to work on the original's archive, and names its place.
 
-    Its daily job would else have deleted, as garbage, what the original had archived since.
+    Else its daily job would delete, as garbage, the later files of the original.
     """
     elsewhere = tmp_path / "elsewhere"
     async with make() as shop:
@@ -91,9 +91,9 @@ async def test_52_a_copy_elsewhere_leaves_the_original_alone(make, clock, tmp_pa
 
 
 async def test_52_a_moved_object_refuses_to_open(make, clock, tmp_path):
-    """An object that was moved does not answer from what is left of it: it says how to mend that. Moved back, it does.
+    """A moved object raises an error that says how to repair it, instead of a partial answer. Moved back, it works.
 
-    A link at the old place is as good.
+    It also works with a link at the old place.
     """
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -116,7 +116,7 @@ async def test_52_a_moved_object_refuses_to_open(make, clock, tmp_path):
 
 
 def put_back(backup, directory, part):
-    """Replace one part of an object by that of a backup."""
+    """Replace one part of an object with that of a backup."""
     for path in directory.glob(f"{part}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in backup.glob(f"{part}*"):
@@ -138,14 +138,14 @@ async def two_backups(make, clock, tmp_path):
 
 
 async def test_52_a_restored_older_log_is_an_error(make, two_backups):
-    """A log that lacks events which rollups and archive have seen is LogBehind: their positions are not given again."""
+    """A log without events that rollups and archive have is LogBehind: their seqs are not assigned again."""
     put_back(*two_backups, "log")
     with pytest.raises(LogBehind):
         await make().open()
 
 
 async def test_52_a_restored_older_storage_is_caught_up(make, two_backups):
-    """Rollups and totals of an older storage.db are brought up from log and archive."""
+    """Rollups and totals of an older storage.db catch up from log and archive."""
     put_back(*two_backups, "storage.db")
     async with make() as shop:
         assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(45)) / 2
@@ -156,10 +156,10 @@ async def test_52_a_restored_older_storage_is_caught_up(make, two_backups):
 
 @pytest.mark.parametrize("state", ["older", "older, erased from", "lost"])
 async def test_52_a_restored_older_archive_is_an_error(make, clock, two_backups, state):
-    """Events that neither the archive nor the log has any more are an error of every question about them.
+    """If neither the archive nor the log has some events any more, every query of them is an error.
 
-    The answer from what is left would look like any other. A moment before the gap is still answered, exactly; with the
-    right archive put back all is there.
+    A partial answer would look like any other. A moment before the gap is still answered exactly; with the right
+    archive put back all events are there.
     """
     backup, directory = two_backups
     shutil.copytree(directory / "archive", directory / "kept")

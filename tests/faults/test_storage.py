@@ -1,4 +1,4 @@
-"""storage.db lost, damaged, or put back from another day: rollups come back the same, or it is loud."""
+"""storage.db lost, damaged, or restored from an older backup: rollups are rebuilt the same, or it is an error."""
 
 import random
 import shutil
@@ -25,7 +25,7 @@ def make(tmp_path, clock):
 
 
 async def lived(make, clock):
-    """A directory of which the log holds only the newest part, the archive the rest; and what it answers."""
+    """A directory with the newest events in the log and all older ones in the archive, and its answers."""
     async with make(**OPTIONS) as shop:
         for first in range(0, 120, 15):
             await fill(shop, 15, first=first, at=START - timedelta(days=first // 4))
@@ -40,15 +40,15 @@ async def lived(make, clock):
 
 
 async def answers(shop):
-    """All that rests on storage.db: rollups with their sketches, totals."""
+    """The answers that need storage.db: rollups with their sketches, and totals."""
     names = ("hourly_events", "daily_metrics", "revenue")
-    found = [(await shop.query(f"SELECT * FROM {name} ORDER BY ALL")).rows for name in names]
-    found += [(await shop.dau(60)).rows, (await shop.wau(60)).rows, (await shop.mau(60)).rows]
-    return found, shop.stats().totals, shop.stats().next_seq
+    results = [(await shop.query(f"SELECT * FROM {name} ORDER BY ALL")).rows for name in names]
+    results += [(await shop.dau(60)).rows, (await shop.wau(60)).rows, (await shop.mau(60)).rows]
+    return results, shop.stats().totals, shop.stats().next_seq
 
 
 def remove(directory):
-    """What the error's hint says."""
+    """Remove the files that the error's hint names."""
     for path in directory.glob("storage.db*"):
         path.unlink()
 
@@ -68,7 +68,7 @@ def pages(path):
 
 @pytest.mark.parametrize("damage", [header, half, pages])
 async def test_l2_20_a_damaged_database_is_an_error_and_is_rebuilt_the_same(make, clock, damage):
-    """The error names the files to remove; without them all is computed again from log and archive, and is the same."""
+    """The error names the files to remove; without them the same answers are computed from log and archive."""
     directory, before = await lived(make, clock)
     damage(directory / "storage.db")
     with pytest.raises(StorageUnavailable) as caught:
@@ -85,7 +85,7 @@ async def test_l2_20_a_damaged_database_is_an_error_and_is_rebuilt_the_same(make
 
 @pytest.mark.parametrize("left", ["storage.db", "storage.db-wal", ""])
 async def test_l2_20_an_object_recovers_without_a_part_of_its_database(make, clock, left):
-    """After a crash, only the file or only its WAL is left, or an empty file: the same answers, whatever was lost."""
+    """With only the file, only its WAL, or an empty file after a crash, the answers are the same."""
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
         await fill(shop, 1, first=300)
@@ -102,9 +102,9 @@ async def test_l2_20_an_object_recovers_without_a_part_of_its_database(make, clo
 
 
 async def test_l2_20_damage_anywhere_is_a_typed_error(make, clock, tmp_path):
-    """Whatever bytes storage.db holds, opening and asking gives answers or a LakebedError; without it all is the same.
+    """With any bytes in storage.db, an object answers or raises a LakebedError; without the file answers are the same.
 
-    A changed digit within a number is a number: SQLite has no checksums, so not every answer can be known as wrong.
+    A changed digit within a number is still a number: SQLite has no checksums, so a wrong answer may go unnoticed.
     """
     directory, before = await lived(make, clock)
     sound = (directory / "storage.db").read_bytes()
@@ -132,7 +132,7 @@ async def test_l2_20_damage_anywhere_is_a_typed_error(make, clock, tmp_path):
 
 @pytest.mark.parametrize("column", ["state", "sketches"])
 async def test_l2_20_an_unreadable_state_of_a_rollup_is_an_error(make, clock, column):
-    """Bytes that SQLite takes for sound and no rollup wrote: StorageUnavailable where they are read, in every verb."""
+    """Valid SQLite values that no rollup wrote are StorageUnavailable in every verb that reads them."""
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
         broken = "'['" if column == "state" else "x'c4021234'"
@@ -153,12 +153,12 @@ async def test_l2_20_an_unreadable_state_of_a_rollup_is_an_error(make, clock, co
 
 @pytest.mark.parametrize("damage", [half, pages])
 async def test_l2_20_check_reports_damage_instead_of_raising(make, clock, damage):
-    """Whoever calls check() because something is wrong gets a list, with what to remove in it, and the other tiers."""
+    """check() returns a list with the files to remove and the problems of the other tiers."""
     directory, _ = await lived(make, clock)
     sound = (directory / "storage.db").read_bytes()
     async with make(**OPTIONS) as shop:
         damage(directory / "storage.db")
-        await shop._components.storage._disconnect()  # what SQLite holds of the file in memory is still sound
+        await shop._components.storage._disconnect()  # SQLite's cache of the file is still valid
         problems = await shop.check()
         assert "storage" in {problem.where for problem in problems}
         assert not any("DatabaseError" in problem.message for problem in problems), "its code is SQLITE_CORRUPT"
@@ -183,7 +183,7 @@ async def test_l2_20_a_promoted_column_comes_back_with_its_declaration(make, clo
 
 
 async def test_l2_21_an_old_backup_is_caught_up_from_the_archive(make, clock):
-    """A storage.db whose checkpoints are older than what the log kept: the archive has the rest, all is as it was."""
+    """With a storage.db whose checkpoints are older than the log, the archive has the missing events."""
     async with make(**OPTIONS) as shop:
         await fill(shop, 20)
         await shop.rollup()
@@ -199,7 +199,7 @@ async def test_l2_21_an_old_backup_is_caught_up_from_the_archive(make, clock):
 
 
 async def test_l2_21_an_old_backup_without_its_archive_is_an_error(make, clock):
-    """Where neither log nor archive has what lies between checkpoint and log, the object does not open: no guess."""
+    """If neither log nor archive has the events between checkpoint and log, the object does not open."""
     async with make(**OPTIONS) as shop:
         await fill(shop, 20)
         await shop.rollup()

@@ -1,4 +1,4 @@
-"""Clocks that are wrong and data that is odd: every answer stays exact, and the same in every tier."""
+"""Wrong clocks and odd times of events: every answer stays exact, and the same in every tier."""
 
 import asyncio
 from collections import Counter
@@ -39,31 +39,31 @@ def make(tmp_path, clock):
 # 37
 
 
-async def through(shop, clock, steps, told):
-    """A group of events and a question at each step of the wall clock; what was told must never change."""
+async def through(shop, clock, steps, answers):
+    """Track an event and record a query's answer at each step of the wall clock; the answers must never change."""
     for number, step in enumerate(steps):
         clock.step(step)
-        (receipt,) = await shop.batch([{"event": "e", "userId": "u", "messageId": f"m{len(told)}-{number}"}])
+        (receipt,) = await shop.batch([{"event": "e", "userId": "u", "messageId": f"m{len(answers)}-{number}"}])
         assert receipt.status == "stored"
-        asked = from_us(clock.now_us())
-        told.append((asked, (await shop.query(COUNT, as_of=asked)).scalar()))
+        moment = from_us(clock.now_us())
+        answers.append((moment, (await shop.query(COUNT, as_of=moment)).scalar()))
         again = await shop.track("e", user_id="u", message_id=receipt.message_id)
         assert (again.status, again.seq) == ("duplicate", receipt.seq)
         if number % 3 == 1:
             await shop.archive()
 
 
-async def agreed(shop, clock, told):
-    """All tiers have the same events, `received_at` rises, and each instant has the answer that was given for it."""
+async def agreed(shop, clock, answers):
+    """All tiers have the same events, `received_at` rises, and the answer as of each instant has not changed."""
     rows = (await shop.query("SELECT seq, received_at FROM events ORDER BY seq")).rows
-    assert [row[0] for row in rows] == list(range(len(told)))
+    assert [row[0] for row in rows] == list(range(len(answers)))
     assert all(earlier[1] < later[1] for earlier, later in pairwise(rows))
-    assert (await shop.query("SELECT sum(count)::BIGINT FROM hourly_events")).scalar() == len(told)
-    assert (await shop.query("SELECT sum(n)::BIGINT FROM local")).scalar() == len(told)
-    assert shop.stats().totals == {"e": len(told)}
-    for asked, answer in told:
-        if asked <= from_us(clock.now_us()):
-            assert (await shop.query(COUNT, as_of=asked)).scalar() == answer
+    assert (await shop.query("SELECT sum(count)::BIGINT FROM hourly_events")).scalar() == len(answers)
+    assert (await shop.query("SELECT sum(n)::BIGINT FROM local")).scalar() == len(answers)
+    assert shop.stats().totals == {"e": len(answers)}
+    for moment, answer in answers:
+        if moment <= from_us(clock.now_us()):
+            assert (await shop.query(COUNT, as_of=moment)).scalar() == answer
     assert await shop.check() == []
 
 
@@ -77,22 +77,22 @@ async def agreed(shop, clock, told):
     ids=["an hour", "a year", "stuck"],
 )
 async def test_time_37_a_wrong_clock_loses_and_doubles_nothing(make, clock, steps):
-    """An hour or a year off, back and forth, or stuck: exactly once, `received_at` rises, as_of answers stay."""
-    told = []
+    """With a clock an hour or a year off, or stuck: each event once, rising `received_at`, fixed as_of answers."""
+    answers = []
     async with make(segment_events=3) as shop:
-        await through(shop, clock, steps, told)
-        await agreed(shop, clock, told)
+        await through(shop, clock, steps, answers)
+        await agreed(shop, clock, answers)
     async with make(segment_events=3) as shop:
-        await through(shop, clock, steps, told)
-        await agreed(shop, clock, told)
+        await through(shop, clock, steps, answers)
+        await agreed(shop, clock, answers)
     clock.step(YEAR)
     async with make(segment_events=3) as shop:
-        await agreed(shop, clock, told)
+        await agreed(shop, clock, answers)
 
 
 # 38
 
-# Around both changes of clocks in Berlin, a leap day, the ends of 1969, and of what a timestamp can say.
+# Around both clock changes in Berlin, a leap day, the end of 1969, and the limits of timestamps.
 ODD = [
     *(datetime(2025, 3, 30, 0, 30, tzinfo=UTC) + timedelta(minutes=30 * half) for half in range(48)),
     *(datetime(2025, 10, 25, 22, 0, tzinfo=UTC) + timedelta(minutes=30 * half) for half in range(52)),
@@ -112,7 +112,7 @@ def hour_of(moment):
 
 
 async def calendar(shop):
-    """What a plain dict says of `ODD`, in the answers of four rollups and of SQL."""
+    """The answers of rollups and of SQL about `ODD` equal those of plain Python."""
     counted = {row[0]: row[1] for row in (await shop.query("SELECT date, n FROM local")).rows}
     days = Counter(moment.astimezone(BERLIN).date() for moment in ODD)
     assert {day: n for day, n in counted.items() if day > date(2, 1, 1)} == days
@@ -132,17 +132,19 @@ async def calendar(shop):
         ]
     series = await shop.timeseries(start=datetime(2024, 2, 29, tzinfo=UTC), end=datetime(2024, 3, 1, tzinfo=UTC))
     assert [row[1] for row in series.rows] == [1] * 24
-    found = (await shop.query("SELECT timestamp FROM events ORDER BY timestamp")).rows
-    assert [row[0] for row in found] == sorted([*ENDS, *ODD])
+    stored = (await shop.query("SELECT timestamp FROM events ORDER BY timestamp")).rows
+    assert [row[0] for row in stored] == sorted([*ENDS, *ODD])
     negative = await shop.query("SELECT count(*) FROM events WHERE timestamp < '1970-01-01T00:00:00Z'")
     assert negative.scalar() == 4 + len(ENDS)
 
 
 async def test_time_38_clock_changes_leap_days_and_early_years(make, clock):
-    """Changes of clocks, leap days, times before 1970 and of the year 1: as a dict has them, in log and in archive."""
+    """Clock changes, leap days, times before 1970 and in the year 1 are counted as by a dict, in log and archive."""
     moments = [*ENDS, *ODD]
     async with make(segment_events=40, retention_s=0.0, dedupe_window_s=60.0) as shop:
-        receipts = await shop.batch([{"event": "e", "userId": "u", "timestamp": one.isoformat()} for one in moments])
+        receipts = await shop.batch(
+            [{"event": "e", "userId": "u", "timestamp": moment.isoformat()} for moment in moments]
+        )
         assert {receipt.status for receipt in receipts} == {"stored"}
         await calendar(shop)
         await shop.archive()
@@ -173,7 +175,7 @@ async def test_time_38_clock_changes_leap_days_and_early_years(make, clock):
     ],
 )
 async def test_time_38_impossible_times_are_refused(make, bad):
-    """What lies too far ahead, or in no calendar, is refused with a reason; nothing of it is stored."""
+    """Times too far ahead, or in no calendar, are refused with a reason; nothing of them is stored."""
     async with make() as shop:
         with pytest.raises(InvalidEvent):
             await shop.track("e", timestamp=bad)
@@ -186,7 +188,7 @@ async def test_time_38_impossible_times_are_refused(make, bad):
 
 
 async def test_time_39_duplicated_late_out_of_order_and_future_events(make, clock):
-    """In any order, twice, years late and up to a day ahead: each lands once in its own hour, in every tier."""
+    """In any order, twice, years late or up to a day ahead: each event counts once in its hour, in every tier."""
     lags = [0, 3 * HOUR, -23.9 * HOUR, 400 * 24 * HOUR, 10 * 24 * HOUR, 60, 8 * 24 * HOUR, -60]
     sent = []
 
@@ -219,7 +221,7 @@ async def test_time_39_duplicated_late_out_of_order_and_future_events(make, cloc
             await send(shop)
             await exact(shop)
             await shop.archive(timedelta(days=7))
-            clock.advance(8 * 24 * HOUR)  # beyond retention and window: what was archived leaves the log
+            clock.advance(8 * 24 * HOUR)  # beyond retention and window: archived events leave the log
             await shop.archive(timedelta(days=7))
             await exact(shop)
             await shop.rollup()
@@ -229,7 +231,7 @@ async def test_time_39_duplicated_late_out_of_order_and_future_events(make, cloc
 
 
 async def test_time_41_the_same_id_with_another_payload(make):
-    """The first one wins, whatever differs and wherever it lies by then; the second's receipt says which that was."""
+    """The first event counts, in any tier and with any difference; the second receipt has the seq of the first."""
     others = [
         {"event": "other"},
         {"event": "e", "userId": "thief"},
@@ -264,7 +266,7 @@ async def test_time_41_the_same_id_with_another_payload(make):
 
 
 async def test_time_40_counters_ignore_the_wall_clock(make, clock):
-    """Whatever the wall clock does, what has a ttl lives for that long, by a clock that only goes forward."""
+    """Steps of the wall clock do not change the ttl of counters: it is measured by a monotonic clock."""
     async with make() as shop:
         shop.counters.incr("own", ttl=60)
         await shop.track("e", user_id="u")
@@ -285,7 +287,7 @@ async def test_time_40_counters_ignore_the_wall_clock(make, clock):
 
 
 async def test_time_42_jobs_that_raise_overrun_or_were_missed(tmp_path, clock):
-    """A job that fails is in check() and runs again; one that overruns never meets itself; tracking goes on."""
+    """A failed job is in check() and runs again; a slow one never runs twice at once; tracking goes on."""
     ran, gate = Counter(), asyncio.Event()
 
     class Busy(Analytics):
@@ -322,9 +324,9 @@ async def test_time_42_jobs_that_raise_overrun_or_were_missed(tmp_path, clock):
 
 
 async def test_time_42_a_missed_job_runs_before_close(make, clock):
-    """A program that opens, asks one thing and closes: what was due is done by the jobs that close() waits for.
+    """In a program that opens, runs one query and closes, close() waits for the due jobs.
 
-    It was recorded as made up for, and as failed with ObjectClosed: a weekly archive then waited for the next week.
+    Once they were recorded as run, but failed with ObjectClosed: a weekly archive then waited for the next week.
     """
     async with make(segment_events=3, archive_window_s=0.0) as shop:
         await shop.batch([{"event": "e"}] * 10)

@@ -1,4 +1,4 @@
-"""Objects that earlier versions wrote are opened for ever. `tests/data/make_object.py` made them.
+"""Every version opens the objects of all earlier versions. `tests/data/make_object.py` made them.
 
 `make_full_object.py` made those with a list of questions: they have state of every kind.
 """
@@ -18,18 +18,18 @@ DATA = Path(__file__).parents[1] / "data"
 ALL = sorted(path.stem for path in DATA.glob("object-*.json"))
 FULL = [name for name in ALL if "questions" in json.loads((DATA / f"{name}.json").read_text("utf-8"))]
 OLD = [name for name in ALL if name not in FULL]
-# Whether cohorts, price books, invoices, quotas and mappings are rows of `events`, and counted, as they were.
+# Whether cohorts, price books, invoices, quotas and mappings are rows of `events`, and counted, as in old versions.
 DOCUMENTS_ARE_EVENTS = False
-# Fields that answers have gained.
+# Fields that newer versions added to answers.
 NEW_FIELDS = {"stats": {"events"}, "pulse": {"events"}}
-# Asked once: each takes a process of its own.
+# Run once: each starts its own process.
 SANDBOXED = {"analytics_engine", "query_untrusted", "template"}
-# What a lost storage.db takes along: dead letters, and the schedule's last runs.
+# Lost with storage.db: dead letters, and the schedule's last runs.
 KEPT_IN_STORAGE = {"dead_letters", "stats", "vitals"}
 
 
 def module(name):
-    """A file of tests/data, which is no package."""
+    """Import a file of tests/data, which is no package."""
     spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
     sys.modules[spec.name] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
@@ -38,7 +38,7 @@ def module(name):
 
 @pytest.fixture(scope="module")
 def maker():
-    """The program that wrote the files: it knows what was stored, and asks the same today."""
+    """The program that wrote the files: it runs the same queries today."""
     return module("make_object")
 
 
@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
 
 
 def put(name, place):
-    """Unpack an old object; what it said about itself."""
+    """Unpack an old object; return its record."""
     with tarfile.open(DATA / f"{name}.tar.gz") as archive:
         archive.extractall(place, filter="data")
     return json.loads((DATA / f"{name}.json").read_text("utf-8"))
@@ -63,22 +63,22 @@ def put(name, place):
 
 @pytest.mark.parametrize("name", OLD)
 async def test_53_an_old_object_answers_as_it_did(maker, place, name):
-    """A directory of every format that ever was opens, and each answer is the one that it gave when it was written."""
-    said = put(name, place)
-    for _ in range(2):  # also once it has been migrated
-        async with maker.opened(ManualClock(from_us(said["now_us"]))) as shop:
-            assert await maker.asked(shop) == said["answers"]
+    """A directory of every earlier format opens, and each answer equals the recorded one."""
+    record = put(name, place)
+    for _ in range(2):  # the second time after its migration
+        async with maker.opened(ManualClock(from_us(record["now_us"]))) as shop:
+            assert await maker.asked(shop) == record["answers"]
             assert await shop.check() == []
 
 
 @pytest.mark.parametrize("name", OLD)
 async def test_53_an_old_object_takes_new_events_and_jobs(maker, place, name):
-    """It knows its message ids, takes new events, archives, merges, expires and collects, and loses nothing."""
-    said = put(name, place)
-    clock = ManualClock(from_us(said["now_us"]))
-    count = len(said["answers"]["events"])
+    """It knows its message ids, stores new events, archives, compacts, expires and collects, and loses nothing."""
+    record = put(name, place)
+    clock = ManualClock(from_us(record["now_us"]))
+    count = len(record["answers"]["events"])
     async with maker.opened(clock) as shop:
-        assert (await shop.track("again", message_id=said["answers"]["events"][-1][1])).status == "duplicate"
+        assert (await shop.track("again", message_id=record["answers"]["events"][-1][1])).status == "duplicate"
         await maker.some(shop, clock, 100, 110)
         await shop.archive()
         clock.advance(5000)
@@ -88,25 +88,25 @@ async def test_53_an_old_object_takes_new_events_and_jobs(maker, place, name):
         await shop.expire()
         assert (await shop.collect_garbage()).paths
         assert shop._components.pipeline.start_seq == count + 10
-        found = await maker.asked_events(shop)
-        assert found[:count] == said["answers"]["events"]
-        assert len(found) == count + 10
+        events = await maker.asked_events(shop)
+        assert events[:count] == record["answers"]["events"]
+        assert len(events) == count + 10
         assert await shop.check() == []
 
 
 @pytest.mark.parametrize("name", OLD)
 async def test_53_rollups_of_an_old_object_can_be_recomputed(maker, place, name):
-    """Without its storage.db, all that was derived comes back from its log and archive."""
-    said = put(name, place)
+    """Without its storage.db, all derived state is computed again from log and archive."""
+    record = put(name, place)
     for path in (place / "shop").glob("storage.db*"):
         path.unlink()
-    async with maker.opened(ManualClock(from_us(said["now_us"]))) as shop:
-        assert await maker.asked(shop) == said["answers"]
+    async with maker.opened(ManualClock(from_us(record["now_us"]))) as shop:
+        assert await maker.asked(shop) == record["answers"]
         assert await shop.check() == []
 
 
 def expected_of(question):
-    """The recorded answer; without the operator's documents where they are no events any more."""
+    """The recorded answer, without the operator's documents if they are no longer events."""
     if DOCUMENTS_ARE_EVENTS or "without_documents" not in question:
         return question["answer"]
     return question["answer"] | {"rows": question["without_documents"]}
@@ -127,10 +127,10 @@ async def changed(full, store, questions):
 
 @pytest.mark.parametrize("name", FULL)
 async def test_53_every_reading_verb_has_the_same_answer(full, place, name):
-    """Each verb that reads, over state of every kind, in each tier and at several instants; check() among them."""
+    """Each verb that reads, check() included, over state of every kind, in each tier and at several instants."""
     record = put(name, place)
     questions = record["questions"]
-    for _ in range(2):  # also once it has been migrated
+    for _ in range(2):  # the second time after its migration
         async with full.opened(ManualClock(from_us(record["now_us"]))) as store:
             assert await changed(full, store, questions) == []
         questions = [question for question in questions if question["verb"] not in SANDBOXED]
@@ -179,7 +179,7 @@ async def test_53_only_dead_letters_and_runs_are_lost_with_storage(full, place, 
 
 
 def test_53_the_current_formats_have_an_old_object(maker):
-    """Whoever changes a format also keeps an object that has it: run tests/data/make_object.py."""
+    """A change of a format needs an object in the new one: run tests/data/make_object.py."""
     formats = [json.loads((DATA / f"{name}.json").read_text("utf-8"))["formats"] for name in OLD]
     assert maker.FORMATS in formats
 

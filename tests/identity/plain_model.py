@@ -1,4 +1,4 @@
-"""The people of a list of calls, computed slowly and plainly, with which the engine is compared."""
+"""A slow, plain model that computes the people of a list of calls. The engine is compared with it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class Call(NamedTuple):
 def people(  # noqa: C901 - the rules one after the other, to be read beside the page that states them
     calls, *, emails=False, devices=False, user_limit=1, anonymous_limit=100
 ):
-    """The person of every id that was heard of."""
+    """The person of every id in the calls."""
     calls = sorted(calls)
     known = {call.user for call in calls if call.user is not None}
     groups: list[dict] = []
 
-    def group_of(one):
-        found = next((group for group in groups if one in group["ids"]), None)
-        if found is None:
-            value = isinstance(one, tuple)
-            found = {"ids": {one}, "name": None if value else one, "users": int(one in known)}
-            groups.append(found)
-        return found
+    def group_of(identity):
+        group = next((group for group in groups if identity in group["ids"]), None)
+        if group is None:
+            value = isinstance(identity, tuple)
+            group = {"ids": {identity}, "name": None if value else identity, "users": int(identity in known)}
+            groups.append(group)
+        return group
 
-    def join(one, other):
-        one, other = group_of(one), group_of(other)
-        if one is other:
+    def join(into, other):
+        into, other = group_of(into), group_of(other)
+        if into is other:
             return
-        if one["name"] is None or (other["users"] and not one["users"] and other["name"] is not None):
-            one["name"] = other["name"]
-        one["ids"] |= other["ids"]
-        one["users"] += other["users"]
+        if into["name"] is None or (other["users"] and not into["users"] and other["name"] is not None):
+            into["name"] = other["name"]
+        into["ids"] |= other["ids"]
+        into["users"] += other["users"]
         groups.remove(other)
 
     for call in calls:
@@ -59,7 +59,7 @@ def people(  # noqa: C901 - the rules one after the other, to be read beside the
         claimed = group_of(call.other)
         if claimed["users"] or call.other in decided:
             continue
-        decided.add(call.other)  # by the earliest, also where that one has too many
+        decided.add(call.other)  # the earliest call decides, also if its user has too many ids
         owner = group_of(call.user)
         owned.setdefault(owner["name"], 0)
         if owned[owner["name"]] < anonymous_limit:
@@ -74,15 +74,22 @@ def people(  # noqa: C901 - the rules one after the other, to be read beside the
         for call in shown:
             value = (field, getattr(call, field))
             if field == "device":
-                on_it = {before[id(one)] for one in shown if one.device == call.device and users[before[id(one)]]}
-                if len(on_it) > 1:
+                device_groups = {
+                    before[id(peer)] for peer in shown if peer.device == call.device and users[before[id(peer)]]
+                }
+                if len(device_groups) > 1:
                     continue
-            mine, theirs = group_of(identity_of(call)), group_of(value)
+            own_group, value_group = group_of(identity_of(call)), group_of(value)
             limit = user_limit if field == "email" else 1
-            if mine is not theirs and mine["users"] and theirs["users"] and mine["users"] + theirs["users"] > limit:
+            if (
+                own_group is not value_group
+                and own_group["users"]
+                and value_group["users"]
+                and own_group["users"] + value_group["users"] > limit
+            ):
                 continue
             join(value, identity_of(call))
-    return {one: group["name"] for group in groups for one in group["ids"] if not isinstance(one, tuple)}
+    return {identity: group["name"] for group in groups for identity in group["ids"] if not isinstance(identity, tuple)}
 
 
 def identity_of(call):

@@ -15,13 +15,13 @@ from lakebed.identity.extraction import Evidence, FoundEdge
 )
 def test_pieces_cover_all_facts_in_order(users, edges, most):
     """Each piece has exactly the facts from the end of the piece before it up to its own end."""
-    found = Evidence(
+    evidence = Evidence(
         {f"u{number}": seq for number, seq in enumerate(users)},
         [FoundEdge(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
     )
     low = 0
-    for piece, cut in found.pieces(31, most):
-        assert piece.users == {text: seq for text, seq in found.users.items() if low <= seq < cut}
-        assert piece.edges == [one for one in found.edges if low <= one.seq < cut]
+    for piece, cut in evidence.pieces(31, most):
+        assert piece.users == {text: seq for text, seq in evidence.users.items() if low <= seq < cut}
+        assert piece.edges == [edge for edge in evidence.edges if low <= edge.seq < cut]
         low = cut
     assert low == 31

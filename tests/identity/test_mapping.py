@@ -35,8 +35,8 @@ def test_replacing_few_or_many_rows(before, changes):
 @given(pairs=PAIRS, seen=st.sets(st.integers(1, 400), max_size=100))
 def test_people_of_a_bitmap(pairs, seen):
     """Each identity in the bitmap counts as its person, once."""
-    found = Mapping.of([Mapping.columns(rows(pairs))], 1).people_of(BitMap(seen))
-    assert set(found) == {pairs.get(number, number) for number in seen}
+    people = Mapping.of([Mapping.columns(rows(pairs))], 1).people_of(BitMap(seen))
+    assert set(people) == {pairs.get(number, number) for number in seen}
 
 
 @given(pairs=PAIRS, number=st.integers(1, 300))
@@ -44,5 +44,5 @@ def test_a_person_and_their_identities(pairs, number):
     """Each identity maps to its person, and the person to all of its identities."""
     mapping = Mapping.of([Mapping.columns(rows(pairs))], 1)
     assert mapping.person_of(f"i{number}") == f"i{pairs.get(number, number)}"
-    others = {f"i{one}" for one, person in pairs.items() if person == number}
+    others = {f"i{member}" for member, person in pairs.items() if person == number}
     assert mapping.identities_of(f"i{number}") == sorted({f"i{number}", *others})

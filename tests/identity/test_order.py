@@ -52,8 +52,8 @@ CALLS = st.lists(
 
 
 def event(call):
-    """What a client would send."""
-    one = Event(
+    """The event that a client sends for this call."""
+    sent = Event(
         type=call.kind,
         event="e" if call.kind == "track" else None,
         user_id=call.user,
@@ -62,17 +62,17 @@ def event(call):
     )
     context = {"traits": {"email": call.email}} if call.email else {}
     context |= {"device": {"id": call.device}} if call.device else {}
-    one.context = Raw(msgspec.json.encode(context))
+    sent.context = Raw(msgspec.json.encode(context))
     if call.kind == "alias":
-        one.previous_id = call.other
+        sent.previous_id = call.other
     else:
-        one.anonymous_id = call.other
-    validate(one, int(START.timestamp() * 1e6))
-    return one
+        sent.anonymous_id = call.other
+    validate(sent, int(START.timestamp() * 1e6))
+    return sent
 
 
 def table(calls):
-    """The log that takes these calls in this order."""
+    """The log of these calls in this order."""
     block = EventBatch.of([event(call) for call in calls])
     return pa.Table.from_batches([block.to_record_batch(block.message_ids, 0, int(START.timestamp() * 1e6))])
 
@@ -85,7 +85,7 @@ def engine():
 
 
 async def told(engine, log, cuts, rules, path):
-    """The people of a log that is taken in up to each of `cuts`, and then to its end."""
+    """The people of a log that identity reads up to each of `cuts`, and then to its end."""
 
     async def read(start, end, _promoted):
         yield log.slice(start, end - start)
@@ -108,8 +108,8 @@ async def told(engine, log, cuts, rules, path):
 
 
 def changed(expected):
-    """Those who are somebody else's."""
-    return {one: person for one, person in expected.items() if one != person}
+    """The identities that belong to a person with another id."""
+    return {identity: person for identity, person in expected.items() if identity != person}
 
 
 def as_dict(mapping):
@@ -130,7 +130,7 @@ RULES = pytest.mark.parametrize(
 
 
 def wanted(rules):
-    """The rules, as the plain model has them."""
+    """The rules as arguments of the plain model."""
     return {
         "emails": rules.email,
         "devices": rules.devices,
@@ -143,7 +143,7 @@ def wanted(rules):
 @settings(max_examples=40)
 @given(calls=CALLS, data=st.data())
 def test_any_order_gives_the_same_people(engine, rules, calls, data):
-    """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
+    """For calls in any order and any batches, the people equal those of the plain model, also at each cut."""
     calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(calls)]
     arrived = data.draw(st.permutations(calls))
     cuts = data.draw(st.lists(st.integers(0, len(calls)), max_size=3))
@@ -161,7 +161,7 @@ def test_any_order_gives_the_same_people(engine, rules, calls, data):
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=CALLS, data=st.data())
 def test_small_windows_and_both_computations_of_the_past(monkeypatch, engine, rules, near, calls, data):
-    """Processed in windows and commits of a few, and however the past is computed, the people are the same."""
+    """With small windows and commits, and either computation of the past, the people are the same."""
     for name, value in {"FEW": 1, "MANY": 6, "WINDOW": 4, "LINKING": 2, "PIECE": 2}.items():
         monkeypatch.setattr(f"lakebed.identity.identity._{name}", value)
     for name, value in {"NEAR": near, "PIECE": 1}.items():

@@ -1,4 +1,4 @@
-"""People in every answer of an object."""
+"""People in the answers of an object."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ async def test_identify_links_anonymous_events(shop):
 
 
 async def test_a_second_user_on_a_shared_anonymous_id_stays_apart(shop):
-    """The earliest by event time owns the anonymous events; the other owns those with their own id."""
+    """The user with the earliest event time owns the anonymous events; the other owns those with their own id."""
     await shop.identify("bob", anonymous_id="kiosk", timestamp=START - timedelta(hours=1))
-    await shop.identify("ann", anonymous_id="kiosk", timestamp=START - timedelta(hours=2))  # arrives later, was earlier
+    await shop.identify("ann", anonymous_id="kiosk", timestamp=START - timedelta(hours=2))  # arrives later, is earlier
     await shop.track("seen", anonymous_id="kiosk")
     await shop.track("bought", anonymous_id="kiosk", user_id="bob")
     assert await counted(shop) == {"ann": 2, "bob": 2}
-    effects = {(one.into, one.effect) for one in await shop.merges("kiosk")}
+    effects = {(merge.into, merge.effect) for merge in await shop.merges("kiosk")}
     assert ("ann", "merged") in effects
-    assert [one.effect for one in await shop.merges("bob")] == ["refused"]
+    assert [merge.effect for merge in await shop.merges("bob")] == ["refused"]
 
 
 async def test_alias_joins_two_users_and_names_the_person(shop):
@@ -81,7 +81,7 @@ async def test_alias_joins_two_users_and_names_the_person(shop):
 
 
 async def test_as_of_has_the_people_of_that_moment(shop, clock):
-    """Each instant has the edges received by then, and always will, also after archiving and a restart."""
+    """As of an instant, people follow from the edges received by then, also after archiving and a restart."""
     await shop.track("seen", anonymous_id="a")
     await shop.track("seen", user_id="ann")
     clock.advance(60)
@@ -110,31 +110,31 @@ async def test_as_of_has_the_people_of_that_moment(shop, clock):
 
 
 async def test_a_person(shop):
-    """All ids, first and last seen, groups, and traits by event time in any order of arrival, with history."""
+    """A person has all ids, first and last seen, groups, and traits by event time with their history."""
     await shop.identify("ann", {"plan": "pro", "city": "Oslo"}, timestamp=START - timedelta(days=1), message_id="m2")
     await shop.identify("ann", {"plan": "free", "age": 30}, timestamp=START - timedelta(days=3), message_id="m1")
     await shop.identify("ann", {"plan": "max", "age": None}, timestamp=START - timedelta(days=3), message_id="m0")
     await shop.identify("ann", {}, anonymous_id="a")
     await shop.group("acme", user_id="ann")
     await shop.track("seen", anonymous_id="a", group_id="labs", timestamp=START - timedelta(days=9))
-    found = await shop.person("a")
-    assert (found.person_id, found.ids, found.user_ids, found.anonymous_ids) == ("ann", ["a", "ann"], ["ann"], ["a"])
-    assert (found.first_seen, found.events) == (START - timedelta(days=9), 6)
-    assert found.traits == {"plan": "pro", "city": "Oslo", "age": 30}
-    assert [(one.value, one.message_id) for one in found.history["plan"]] == [
+    ann = await shop.person("a")
+    assert (ann.person_id, ann.ids, ann.user_ids, ann.anonymous_ids) == ("ann", ["a", "ann"], ["ann"], ["a"])
+    assert (ann.first_seen, ann.events) == (START - timedelta(days=9), 6)
+    assert ann.traits == {"plan": "pro", "city": "Oslo", "age": 30}
+    assert [(entry.value, entry.message_id) for entry in ann.history["plan"]] == [
         ("max", "m0"),
         ("free", "m1"),
         ("pro", "m2"),
     ]
-    assert found.groups == ["acme", "labs"]
-    assert await shop.person("ann") == found
+    assert ann.groups == ["acme", "labs"]
+    assert await shop.person("ann") == ann
     (row,) = await shop.query("SELECT * FROM people")
-    assert (row.ids, row.groups, row.events) == (found.ids, found.groups, found.events)
-    assert json.loads(row.traits) == found.traits
+    assert (row.ids, row.groups, row.events) == (ann.ids, ann.groups, ann.events)
+    assert json.loads(row.traits) == ann.traits
 
 
 async def test_traits_whose_json_has_a_key_twice(shop):
-    """Such JSON is accepted, and does not break the table for other people."""
+    """Such JSON is accepted, and does not break the table of people."""
     await shop.batch(b'{"type":"identify","userId":"ann","traits":{"a":1,"a":1,"/~":2}}')
     (row,) = await shop.query("SELECT traits FROM people")
     assert json.loads(row.traits) == {"a": 1, "/~": 2}
@@ -154,7 +154,7 @@ async def test_an_operator_merges_and_unmerges(shop):
     undone = await shop.unmerge(done.id, why="two sisters")
     assert (undone.kind, undone.why) == ("unmerge", "two sisters")
     assert (await shop.dau(1))[0].dau == 2
-    assert {one.id: one.effect for one in await shop.merges()}[done.id] == "undone"
+    assert {merge.id: merge.effect for merge in await shop.merges()}[done.id] == "undone"
     again = await shop.merge("eve", "ann")
     assert await counted(shop) == {"eve": 2}
     assert again.effect == "merged"
@@ -170,8 +170,8 @@ async def test_unmerged_people_stay_separate(shop):
     await shop.identify("ann", anonymous_id="a")
     await shop.alias("ann", "eve")
     await shop.track("seen", user_id="eve")
-    for one in await shop.merges():
-        await shop.unmerge(one.id)
+    for merge in await shop.merges():
+        await shop.unmerge(merge.id)
     await shop.identify("ann", anonymous_id="a")
     await shop.alias("ann", "eve")
     await shop.track("seen", anonymous_id="a")
@@ -182,11 +182,11 @@ async def test_a_client_cannot_use_the_source_of_the_operator(shop):
     """An event with the reserved source is refused, alone and in a batch."""
     word = {"type": "alias", "source": "lakebed:operator", "userId": "x", "previousId": "y"}
     good = {"event": "e", "userId": "u"}
-    assert [one.status for one in await shop.batch([good, word])] == ["stored", "rejected"]
+    assert [receipt.status for receipt in await shop.batch([good, word])] == ["stored", "rejected"]
     receipts = await shop.batch(b'[{"event":"e","userId":"u"},{"event":"e","userId":"u","source":"lakebed:operator"}]')
-    assert [one.status for one in receipts] == ["stored", "rejected"]
+    assert [receipt.status for receipt in receipts] == ["stored", "rejected"]
     assert "reserved" in receipts[1].reason
-    assert [one.status for one in await shop.batch([good], source="lakebed:operator")] == ["rejected"]
+    assert [receipt.status for receipt in await shop.batch([good], source="lakebed:operator")] == ["rejected"]
     assert await shop.merges() == []
 
 
@@ -210,12 +210,12 @@ async def test_matching_is_off_by_default(make):
         await shop.rollup()
     async with make(identity_email=True, identity_phone=True) as shop:
         assert await counted(shop) == {"ann": 4, "bob": 1}
-        (refused,) = [one for one in await shop.merges() if one.effect == "refused"]
+        (refused,) = [merge for merge in await shop.merges() if merge.effect == "refused"]
         assert (refused.into, refused.kind, refused.other) == ("bob", "email", "ann@example.com")
         assert await shop.check() == []
     async with make(identity_email=True, identity_user_limit=2) as shop:
         assert await counted(shop) == {"ann": 4, "call": 1}
-        (first,) = [one for one in await shop.merges("bob") if one.into == "bob"]
+        (first,) = [merge for merge in await shop.merges("bob") if merge.into == "bob"]
         await shop.unmerge(first.id)
         assert await counted(shop) == {"ann": 3, "bob": 1, "call": 1}
         assert await shop.check() == []
@@ -232,7 +232,7 @@ async def test_devices_link_with_a_confidence(make):
         for who in ({"user_id": "bob"}, {"user_id": "eve"}, {"anonymous_id": "p"}):
             await shop.track("seen", context=phone, **who)
         assert await counted(shop) == {"ann": 2, "w2": 1, "bob": 1, "eve": 1, "p": 1}
-        assert {one.confidence for one in await shop.merges() if one.effect == "merged"} == {0.9}
+        assert {merge.confidence for merge in await shop.merges() if merge.effect == "merged"} == {0.9}
         assert await shop.check() == []
     async with make(identity_devices=True, identity_device_confidence=0.95) as shop:
         assert len(await counted(shop)) == 6
@@ -262,7 +262,7 @@ async def test_people_survive_a_restart_and_the_loss_of_storage(make, tmp_path, 
 
 @pytest.mark.parametrize("unsaved", [10, 1_000_000])
 async def test_events_without_new_facts_are_read_once(make, monkeypatch, unsaved):
-    """No event is read again after closing; after a crash at most so many."""
+    """No event is read again after closing; after a crash at most `_UNSAVED` events are."""
     monkeypatch.setattr("lakebed.identity.identity._UNSAVED", unsaved)
     async with make() as shop:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The plain model: what an object must answer, worked out from a list."""
+"""The plain model: the answers that an object must give, computed from a list."""
 
 from collections import Counter, defaultdict
 from datetime import date, timedelta
@@ -25,7 +25,7 @@ class Row(msgspec.Struct):
 
     @property
     def amount(self):
-        """What the promoted column holds: a finite number, or nothing."""
+        """The value of the promoted column: a finite number, or None."""
         return float(self.revenue) if isinstance(self.revenue, (int, float)) else None
 
     @property
@@ -34,7 +34,7 @@ class Row(msgspec.Struct):
 
 
 class Ledger:
-    """Every event that was acknowledged, in order of seq, and the answers that follow from that."""
+    """Every acknowledged event in order of seq, and the answers that follow from them."""
 
     def __init__(self, window_s):
         self.rows = []
@@ -47,12 +47,12 @@ class Ledger:
         self.latest[row.message_id] = row
 
     def repeats(self, message_id, received_at):
-        """The row that a message id repeats when it comes at `received_at`, or None."""
+        """The row that an event with this message id, received at `received_at`, repeats; or None."""
         row = self.latest.get(message_id)
         return row if row is not None and row.received_at >= received_at - self._window_us else None
 
     def until(self, as_of_us):
-        """The first seq that was received after an instant."""
+        """The first seq received after an instant."""
         return sum(row.received_at <= as_of_us for row in self.rows)
 
     # Answers, over the rows before `end`
@@ -62,7 +62,7 @@ class Ledger:
         groups = defaultdict(list)
         for row in self.rows[:end]:
             groups[row.event].append(row.amount)
-        return [(event, len(found), _sum(found)) for event, found in sorted(groups.items())]
+        return [(event, len(amounts), _sum(amounts)) for event, amounts in sorted(groups.items())]
 
     def actives(self, days, width, end=None):
         """(date, people, events) of the `width` days that end with each of `days`."""
@@ -73,18 +73,19 @@ class Ledger:
                 people[row.day].add(row.person)
         windows = [[day - timedelta(days=back) for back in range(width)] for day in days]
         return [
-            (day, len(set().union(*(people[one] for one in window))), sum(events[one] for one in window))
-            for day, window in zip(days, windows, strict=True)
+            (last, len(set().union(*(people[day] for day in window))), sum(events[day] for day in window))
+            for last, window in zip(days, windows, strict=True)
         ]
 
     def series(self, start_us, end_us, *, event=None, people=False, grain_us=3600 * US, end=None):
-        """(bucket, value) of every bucket in a range that begins at one."""
+        """(bucket, value) of every bucket in a range that starts with a bucket."""
         buckets = {bucket: [] for bucket in range(start_us, end_us, grain_us)}
         for row in self.rows[:end]:
             if start_us <= row.timestamp < end_us and event in (None, row.event):
                 buckets[row.timestamp - row.timestamp % grain_us].append(row.person)
         return [
-            (bucket, len(set(found) - {None}) if people else len(found)) for bucket, found in sorted(buckets.items())
+            (bucket, len(set(persons) - {None}) if people else len(persons))
+            for bucket, persons in sorted(buckets.items())
         ]
 
     def revenue(self):
@@ -95,8 +96,8 @@ class Ledger:
                 groups[row.day, row.plan].append(row)
         return sorted(
             (
-                (day, plan, _sum(row.amount for row in found), len(found), len({row.person for row in found} - {None}))
-                for (day, plan), found in groups.items()
+                (day, plan, _sum(row.amount for row in rows), len(rows), len({row.person for row in rows} - {None}))
+                for (day, plan), rows in groups.items()
             ),
             key=rollup_order,
         )
@@ -117,6 +118,6 @@ def days_until(last, count):
 
 
 def _sum(values):
-    """As SQL has it: nothing of nothing. Amounts are quarters, so no order of adding can show."""
-    found = [value for value in values if value is not None]
-    return sum(found) if found else None
+    """The sum as in SQL: None without values. Amounts are quarters, so the order of addition does not matter."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None

@@ -25,27 +25,27 @@ def main():
     parser.add_argument("--examples", type=int, default=4, help="histories to try (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=50, help="of each at the most (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="where the directory of an object that failed is put")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     peak = Peak()
 
     class Watched(Sides):
         def teardown(self):
             failed = sys.exc_info()[0] is not None
-            if failed and asked.keep is not None:
-                shutil.copytree(self.root, asked.keep, dirs_exist_ok=True)
+            if failed and arguments.keep is not None:
+                shutil.copytree(self.root, arguments.keep, dirs_exist_ok=True)
             super().teardown()
             peak.see(**held())
 
     options = settings(
-        max_examples=asked.examples,
-        stateful_step_count=asked.steps,
-        phases=(Phase.generate,),  # not shrunk: that takes an hour, and the steps are printed as they are
+        max_examples=arguments.examples,
+        stateful_step_count=arguments.steps,
+        phases=(Phase.generate,),  # no shrinking: that takes an hour, and the steps are printed as they are
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    run_state_machine_as_test(seed(random.Random(asked.seed).randrange(2**32))(Watched), settings=options)
+    run_state_machine_as_test(seed(random.Random(arguments.seed).randrange(2**32))(Watched), settings=options)
     peak.check()
     sys.stdout.write(json.dumps({"peak": peak.most}) + "\n")
 

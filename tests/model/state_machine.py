@@ -44,7 +44,7 @@ events = st.fixed_dictionaries(
         "plan": st.sampled_from([None, "free", "pro"]),
         "user_id": st.sampled_from([None, "ann", *(f"u{number}" for number in range(12))]),
         "anonymous_id": st.sampled_from([None, "ann", "anon"]),
-        # Seconds ago, by the client: mostly now, else late or out of order; a little ahead is allowed too.
+        # Seconds before now, by the client's clock: mostly 0, else late or out of order; a little ahead is allowed too.
         "ago": st.one_of(
             st.none(),
             st.integers(-3600, 7200),
@@ -60,7 +60,7 @@ BAD = ({"event": ""}, {"event": "x" * 201}, {"type": "nonsense"}, {"event": "vie
 
 
 class Sides(RuleBasedStateMachine):
-    """Promised: after each step every answer is the ledger's, and remembered answers never change."""
+    """After each step every answer equals the ledger's, and remembered answers never change."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class Sides(RuleBasedStateMachine):
         self.ledger = Ledger(WINDOW_S)
         self.instants = {}  # as_of in microseconds -> (answers)
         self.tags = {}  # tag, or snapshot id -> end seq
-        self.settled = 0  # the newest instant that was asked about
+        self.settled = 0  # the newest instant that was queried
         self.watermark = 0
         self.shop = None
 
@@ -103,11 +103,11 @@ class Sides(RuleBasedStateMachine):
         self.shop = Shop("shop", root=self.root, clock=self.clock, **self.options)
         self.run(self.shop.open())
         while running := list(self.shop._components.scheduler._running.values()):
-            self.run(asyncio.wait(running))  # what the schedules owe is made up for now, and not in a later step
+            self.run(asyncio.wait(running))  # due jobs run now, and not in a later step
         self._look()
 
     def _look(self):
-        """Scheduled jobs may have moved events into the archive, and let snapshots expire that have no tag."""
+        """Note the state after scheduled jobs: they may archive events, and expire snapshots without a tag."""
         watermark = self.shop.stats().watermark
         assert self.watermark <= watermark <= len(self.ledger.rows), "the watermark went back"
         self.watermark = watermark
@@ -116,56 +116,60 @@ class Sides(RuleBasedStateMachine):
 
     # What is tracked
 
-    def _call(self, given):
-        fields = {name: given[name] for name in ("user_id", "anonymous_id", "message_id")}
-        if given["ago"] is not None:
-            fields["timestamp"] = from_us(self.clock.now_us() - given["ago"] * US)
-        properties = {name: given[name] for name in ("revenue", "plan") if given[name] is not None}
-        return given["event"], properties, fields
+    def _call(self, event):
+        fields = {name: event[name] for name in ("user_id", "anonymous_id", "message_id")}
+        if event["ago"] is not None:
+            fields["timestamp"] = from_us(self.clock.now_us() - event["ago"] * US)
+        properties = {name: event[name] for name in ("revenue", "plan") if event[name] is not None}
+        return event["event"], properties, fields
 
-    def _row(self, given, receipt):
-        person = given["user_id"] if given["user_id"] is not None else given["anonymous_id"]
-        ago = given["ago"]
+    def _row(self, event, receipt):
+        person = event["user_id"] if event["user_id"] is not None else event["anonymous_id"]
+        ago = event["ago"]
         return Row(
             seq=receipt.seq,
             message_id=receipt.message_id,
-            event=given["event"],
+            event=event["event"],
             person=person,
             timestamp=None if ago is None else self.clock.now_us() - ago * US,
-            revenue=given["revenue"],
-            plan=given["plan"],
+            revenue=event["revenue"],
+            plan=event["plan"],
         )
 
     def _book(self, answered):
-        """Enter what was stored, with the time at which the object says it was received; judge the duplicates."""
-        stored = sorted(((given, one) for given, one in answered if one.status == "stored"), key=lambda x: x[1].seq)
+        """Add the stored events to the ledger with the times that the object reports; check the duplicates."""
+        stored = sorted(
+            ((event, receipt) for event, receipt in answered if receipt.status == "stored"), key=lambda x: x[1].seq
+        )
         first = len(self.ledger.rows)
         sql = "SELECT seq, message_id, received_at FROM events WHERE seq >= ? ORDER BY seq"
-        found = self.run(self.shop.query(sql, [first])).rows
-        assert [(row.seq, row.message_id) for row in found] == [(one.seq, one.message_id) for _, one in stored]
-        received = [(row.received_at - from_us(0)) // timedelta(microseconds=1) for row in found]
+        rows = self.run(self.shop.query(sql, [first])).rows
+        assert [(row.seq, row.message_id) for row in rows] == [
+            (receipt.seq, receipt.message_id) for _, receipt in stored
+        ]
+        received = [(row.received_at - from_us(0)) // timedelta(microseconds=1) for row in rows]
         before = self.ledger.rows[-1].received_at if self.ledger.rows else 0
         assert received == sorted(received), "time never goes back within a log"
-        assert all(one > max(before, self.settled) for one in received), "nothing comes into an instant once asked for"
-        assert all(one >= self.clock.now_us() for one in received)
+        assert all(us > max(before, self.settled) for us in received), "nothing comes into an instant once asked for"
+        assert all(us >= self.clock.now_us() for us in received)
         at = max([self.clock.now_us(), *received])
-        for (given, one), moment in zip(stored, received, strict=True):
-            assert self.ledger.repeats(one.message_id, moment) is None, "a repeated id was stored"
-            row = self._row(given, one)
+        for (event, receipt), moment in zip(stored, received, strict=True):
+            assert self.ledger.repeats(receipt.message_id, moment) is None, "a repeated id was stored"
+            row = self._row(event, receipt)
             row.received_at = moment
             row.timestamp = moment if row.timestamp is None else row.timestamp
             self.ledger.add(row)
-        for _, one in answered:
-            if one.status == "duplicate":
-                row = self.ledger.repeats(one.message_id, at)
+        for _, receipt in answered:
+            if receipt.status == "duplicate":
+                row = self.ledger.repeats(receipt.message_id, at)
                 assert row is not None, "an id that nothing used within the window was called a duplicate"
-                assert one.seq == row.seq
+                assert receipt.seq == row.seq
 
-    @rule(given=events)
-    def track(self, given):
-        name, properties, fields = self._call(given)
+    @rule(event=events)
+    def track(self, event):
+        name, properties, fields = self._call(event)
         receipt = self.run(_wait(lambda: self.shop.track(name, properties, **fields)))
-        self._book([(given, receipt)])
+        self._book([(event, receipt)])
 
     @rule(items=st.lists(st.one_of(events, events, st.sampled_from(BAD)), max_size=12), as_bytes=st.booleans())
     def batch(self, items, as_bytes):
@@ -179,19 +183,19 @@ class Sides(RuleBasedStateMachine):
             assert (receipt.reason is None) == (item not in BAD)
         self._book([(i, r) for i, r in zip(items, receipts, strict=True) if i not in BAD])
 
-    def _wire(self, given):
-        name, properties, fields = self._call(given)
+    def _wire(self, event):
+        name, properties, fields = self._call(event)
         wire = {"event": name, "properties": properties, "userId": fields["user_id"]}
         wire |= {"anonymousId": fields["anonymous_id"], "messageId": fields["message_id"]}
         if "timestamp" in fields:
             wire["timestamp"] = fields["timestamp"].isoformat()
         return wire
 
-    @rule(index=indices, given=events)
-    def retry(self, index, given):
-        """An id that was used before, within the window or beyond it."""
+    @rule(index=indices, event=events)
+    def retry(self, index, event):
+        """Track an event with an earlier message id, within the window or beyond it."""
         if rows := self.ledger.rows:
-            self.track(given | {"message_id": rows[index % len(rows)].message_id})
+            self.track(event | {"message_id": rows[index % len(rows)].message_id})
 
     # Time
 
@@ -237,7 +241,7 @@ class Sides(RuleBasedStateMachine):
 
     @rule()
     def run_due(self):
-        """What the schedules owe: rollups each hour, expiry each day, the archive each Sunday."""
+        """Run the due jobs: rollups each hour, expiry each day, the archive each Sunday."""
         assert all(run.error is None for run in self.run(self.shop.run_due()))
         self._look()
 
@@ -257,11 +261,11 @@ class Sides(RuleBasedStateMachine):
 
     # Everything at once
 
-    @rule(given=st.lists(events, min_size=1, max_size=6))
-    def together(self, given):
-        """Tracking, questions and maintenance at the same time; a count never dips and never doubles."""
+    @rule(batch=st.lists(events, min_size=1, max_size=6))
+    def together(self, batch):
+        """Track, query and maintain at the same time; a count never dips and never doubles."""
         before = len(self.ledger.rows)
-        calls = [self._call(one) for one in given]
+        calls = [self._call(event) for event in batch]
 
         async def ask():
             return (await self.shop.query("SELECT count(*), count(DISTINCT seq), max(seq) + 1 FROM events"))[0]
@@ -274,7 +278,7 @@ class Sides(RuleBasedStateMachine):
             return [await ack for ack in acks], done[0], done[-4:]
 
         receipts, archived, counts = self.run(everything())
-        self._book(list(zip(given, receipts, strict=True)))
+        self._book(list(zip(batch, receipts, strict=True)))
         for total, distinct, end in counts:
             assert total == distinct == (end or 0)
             assert before <= total <= len(self.ledger.rows)
@@ -290,10 +294,10 @@ class Sides(RuleBasedStateMachine):
 
     @rule(index=indices)
     def remember(self, index):
-        """Ask about an instant: now, or one at or just before some event."""
+        """Query as of an instant: now, or at or just before an event."""
         moments = [self.clock.now_us()]
         moments += [row.received_at - back for row in self.ledger.rows for back in (0, 1)]
-        moments = [one for one in moments if one <= self.clock.now_us()]
+        moments = [us for us in moments if us <= self.clock.now_us()]
         moment = moments[index % len(moments)]
         end = self.ledger.until(moment)
         days = days_until(from_us(moment).date(), 3)
@@ -306,13 +310,13 @@ class Sides(RuleBasedStateMachine):
     def _check_instant(self, moment):
         end, by_event, days, actives = self.instants[moment]
         if moment > self.clock.now_us():
-            return  # the clock was set back: it lies in the future now
+            return  # the clock was set back: the instant is in the future
         as_of = from_us(moment)
         result = self.run(self.shop.query(BY_EVENT, as_of=as_of))
         assert result.seq == (0, end)
         assert [(row.event, row.n, row.total) for row in result] == by_event, f"as of {as_of}"
-        found = self.run(self.shop.dau(start=days[0], end=days[-1], as_of=as_of))
-        assert [tuple(row) for row in found] == actives, f"as of {as_of}"
+        actual = self.run(self.shop.dau(start=days[0], end=days[-1], as_of=as_of))
+        assert [tuple(row) for row in actual] == actives, f"as of {as_of}"
 
     # After each step
 
@@ -342,14 +346,14 @@ class Sides(RuleBasedStateMachine):
         start_us = end_us - DAY_US // 2
         for options in ({}, {"event": "order"}, {"people": True}):
             measure = {"event": options.get("event"), "measure": "people" if "people" in options else "count"}
-            found = self.run(self.shop.timeseries(start=from_us(start_us), end=from_us(end_us), **measure))
+            series = self.run(self.shop.timeseries(start=from_us(start_us), end=from_us(end_us), **measure))
             expected = self.ledger.series(start_us, end_us, **options)
-            assert [(row.time, row.value) for row in found] == [(from_us(at), value) for at, value in expected]
+            assert [(row.time, row.value) for row in series] == [(from_us(at), value) for at, value in expected]
 
     @invariant()
     def same_rollup(self):
-        found = self.run(self.shop.query("SELECT date, plan, total, orders, buyers FROM revenue")).rows
-        assert sorted((tuple(row) for row in found), key=rollup_order) == self.ledger.revenue()
+        rows = self.run(self.shop.query("SELECT date, plan, total, orders, buyers FROM revenue")).rows
+        assert sorted((tuple(row) for row in rows), key=rollup_order) == self.ledger.revenue()
 
     @invariant()
     def remembered(self):
@@ -361,5 +365,5 @@ class Sides(RuleBasedStateMachine):
 
 
 async def _wait(call):
-    """`track` and `batch` need a running loop to be called in."""
+    """Call within a running loop: `track` and `batch` need one."""
     return await call()

@@ -10,7 +10,7 @@ _COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_
 
 
 def test_object_equals_a_plain_list():
-    """Whatever is done in whatever order, every answer is that of a list of dicts, and remembered ones never change."""
+    """After any steps in any order, every answer equals that of a list, and remembered answers never change."""
     options = settings(max_examples=8, stateful_step_count=25, derandomize=True, database=None, **_COMMON)
     run_state_machine_as_test(Sides, settings=options)
 
@@ -18,7 +18,7 @@ def test_object_equals_a_plain_list():
 @pytest.mark.slow
 def test_object_equals_a_plain_list_at_length():
     """The same, longer and with new steps each time; hypothesis remembers what failed."""
-    # Not shrunk: that takes an hour, and the steps are printed as they are.
+    # No shrinking: that takes an hour, and the steps are printed as they are.
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
     run_state_machine_as_test(
         Sides, settings=settings(max_examples=150, stateful_step_count=60, phases=phases, **_COMMON)

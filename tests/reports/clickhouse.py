@@ -1,4 +1,4 @@
-"""The reports that ClickHouse can compute: in its own functions, over the same real events."""
+"""The reports that ClickHouse can compute, with its own functions, over the same real events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Peer(NamedTuple):
     """Arguments of a report, and the same report in ClickHouse's SQL over `events(person, us, seq, event, …)`.
 
     Attributes:
-        by: the function that does it there.
+        by: the ClickHouse function that computes it.
         ours: the columns that are compared; days and hours are numbers since 1970.
     """
 

@@ -1,4 +1,4 @@
-"""A model of funnels: slow and plain, over a list of events, after the definition in docs/reports/funnel.md."""
+"""A slow, plain model of funnels over a list of events, after the definition in docs/reports/funnel.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Plain(NamedTuple):
-    """The arguments. `steps` and `excluded` are predicates over an event; the latter with two steps, from 1."""
+    """The arguments. `steps` has predicates over an event; `excluded` has predicates with two steps, from 1."""
 
     steps: list[Any]
     within_us: int
@@ -20,19 +20,19 @@ class Plain(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """An attempt: the times of the steps that it reached, and the event with which it began."""
+    """An attempt: the times of the steps that it reached, and its first event."""
 
     times: list[int]
     first: Any
 
 
 def attempts(funnel, events):
-    """The attempt of each person that counts."""
+    """The attempt that counts for each person."""
     people: dict[str, list[Any]] = {}
     for (person, value), own in _parts(funnel, events).items():
         tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
         if tried:
-            # The furthest attempt; of several the first there; of those the last to begin, equal times by arrival.
+            # The attempt with most steps; then the first to get there; then the last to begin, equal times by arrival.
             best = min(tried, key=lambda attempt: (-len(attempt[0]), attempt[1], *(-n for n in attempt[2])))[3]
             people.setdefault(person, []).append((best, value))
     return {
@@ -44,7 +44,7 @@ def attempts(funnel, events):
 
 
 def totals(funnel, events):
-    """How many attempts reached each step: all entries, then one for each event with which some reached it."""
+    """How many attempts reached each step: all entries, then the distinct events that reached the step."""
     counts = [0] * len(funnel.steps)
     for own in _parts(funnel, events).values():
         chains = [attempt[4] for attempt in _ordered(funnel, own)]
@@ -114,7 +114,7 @@ def _any(funnel, own):
 
 
 def _first_at(funnel, own, us):
-    """The first received of the events of that moment with which an attempt may begin."""
+    """The first received event of that moment that can begin an attempt."""
     steps = funnel.steps if funnel.order == "any" else funnel.steps[:1]
     return min(
         (event for event in own if event.us == us and any(step(event) for step in steps)), key=lambda event: event.seq

@@ -1,7 +1,7 @@
-"""Made-up events with everything that is hard to count, and arguments for every report over them.
+"""Made-up events with difficult values, and arguments for every report over them.
 
-Times where clocks are changed, before 1970, of one microsecond; ids that turn out to be one person's; properties of all
-types, and none; names that are hard to write.
+Times at clock changes, before 1970, and in one microsecond; several ids of one person; properties of all types, and
+none; names with odd characters.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ ZONES = (
     *("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"),
 )
 ODD = tuple(  # around changes of clocks, ends of years and weeks, and negative numbers
-    datetime.fromisoformat(one).replace(tzinfo=UTC)
-    for one in (
+    datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    for moment in (
         *("2026-03-29T01:00", "2025-10-26T01:00", "2026-04-04T15:00", "2026-03-08T07:00", "2018-11-04T03:00"),
         *("2026-01-01T00:00", "2025-12-28T23:59:59", "1970-01-01T00:00", "1883-11-18T17:00"),
     )
@@ -60,12 +60,12 @@ class MadeUp:
         self._names = rng.sample(NAMES, rng.randint(2, 5))
         self._people = [("?" if rng.random() < 0.3 else "") + f"p{number}" for number in range(people)]
         self.events = [self._event() for _ in range(rng.randint(1, maximum))]
-        users = [one for one in self._people if one[0] != "?"]
+        users = [user for user in self._people if user[0] != "?"]
         for visitor in self._people:
             if visitor[0] == "?" and users:
                 self.events.append(identified(rng.choice(users), visitor, 0) | {"timestamp": self._time().isoformat()})
         rng.shuffle(self.events)
-        used = [one for one in users if any(event["userId"] == one for event in self.events)]
+        used = [user for user in users if any(event["userId"] == user for event in self.events)]
         half = len(used) // 2
         self.merges = list(zip(used[:half], used[half:], strict=False)) if rng.random() < 0.8 else []
 

@@ -40,7 +40,7 @@ def plain(report: str, events: Sequence[Seen], now_us: int, /, **arguments: Any)
 
 
 class Question(NamedTuple):
-    """The events, the present, and the arguments of a report."""
+    """The events, the current time, and the arguments of a report."""
 
     events: Sequence[Seen]
     now_us: int

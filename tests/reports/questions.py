@@ -1,4 +1,4 @@
-"""Arguments of each report over the real data sets. A new report needs some here, and a function in oracles.py."""
+"""Arguments of each report over the real data sets. A new report needs arguments here and a function in oracles.py."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ ACCESS = ROOT / "tests" / "data" / "apache_access_2015-05.tsv.gz"
 
 
 def orders() -> list[dict[str, Any]]:
-    """2,025 orders and cancellations of December 2010, one event each: in whole minutes, many equal, a few of nobody.
+    """2,025 orders and cancellations of December 2010, one event each: whole minutes, many equal, a few without person.
 
-    Their properties say what all lines come to, and what the first line is of. They arrive in another order than they
+    Their properties have the total of all lines and the product of the first. They arrive in another order than they
     happened in.
     """
     lines = defaultdict(list)

@@ -18,7 +18,7 @@ from lakebed.clock import from_us, to_us
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday; second 0 of `happened`
 START_US = to_us(START)
-_NOW = datetime(2026, 6, 1, tzinfo=UTC)  # when the first event is received: all of them are in the past
+_NOW = datetime(2026, 6, 1, tzinfo=UTC)  # when the first event is received: all events are in the past
 NAMES = (
     "log",
     "archived",
@@ -29,7 +29,7 @@ NAMES = (
     "as of the first half",
     "as of the merges",
 )
-# A random stream of events is asked about in two of them. `test_oracles.py` asks every report in all of them.
+# Tests over random events use two of them. `test_oracles.py` runs every report in all of them.
 PAIRS = (
     ("log", "as of the first half"),
     ("archived", "merged"),
@@ -39,7 +39,7 @@ PAIRS = (
 
 
 class Seen(NamedTuple):
-    """An event as a report must see it. `person` is None where it has no id at all."""
+    """An event as a report must see it. `person` is None for an event without any id."""
 
     seq: int
     us: int
@@ -56,9 +56,9 @@ class Stage(NamedTuple):
     """An object in one state.
 
     Attributes:
-        as_of: give it to the report; None means now.
-        events: what is known then, in order of arrival.
-        untrusted: whether `ask` asks a second time through the sandbox. It takes a third of a second.
+        as_of: the moment for the report; None means now.
+        events: the events known then, in order of arrival.
+        untrusted: whether `ask` runs the report again in the sandbox. It takes a third of a second.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Stage(NamedTuple):
     untrusted: bool
 
     async def ask(self, report: str, **arguments: Any) -> Result:
-        """The report, as of this stage; the sandbox must give the same."""
+        """The result of a report as of this stage. The sandbox must give the same."""
         if self.as_of is not None:
             arguments["as_of"] = self.as_of
         result = await getattr(self.shop, report)(**arguments)
@@ -115,17 +115,17 @@ async def stages(
 ) -> AsyncIterator[Stage]:
     """The object with `events` in the states of `NAMES`, one after the other. It passes `check()` at the end.
 
-    The first half is tracked and archived, then the second; then comes what operators say. It stops at the last state
-    that is wanted.
+    The first half is tracked and archived, then the second; then operators merge and unmerge. It stops at the last
+    state in `only`.
 
     Args:
         root: an empty directory.
         events: from `happened` and `identified`, as they arrive.
-        merges: pairs for `merge`, in order; the last is taken back afterwards. Nobody may be merged into two.
-        only: names of stages that are wanted.
-        untrusted: those in which `Stage.ask` asks through the sandbox as well.
-        each: so many events of the first half are a batch.
-        options: for Analytics.
+        merges: pairs for `merge`, in order; the last is undone afterwards. No person may be merged into two.
+        only: the names of the stages to yield.
+        untrusted: the stages in which `Stage.ask` uses the sandbox as well.
+        each: the size of a batch in the first half.
+        options: options of Analytics.
     """
     items = [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
     clock = ManualClock(_NOW)
@@ -148,7 +148,7 @@ async def _states(
     merges: Sequence[tuple[str, str]],
     each: int,
 ) -> AsyncGenerator[tuple[str, int, Sequence[tuple[str, str]], datetime | None], None]:
-    """For each state: its name, how many items and which merges count in it, and its `as_of`."""
+    """For each state: its name, the number of its items, its merges, and its `as_of`."""
     half = len(items) // 2
     for first in range(0, half, each):
         await shop.batch(items[first : min(first + each, half)])
@@ -184,13 +184,13 @@ def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] =
     for claim in sorted(claims, key=lambda item: (item["timestamp"], item["messageId"])):
         owner.setdefault(claim["anonymousId"], claim["userId"])
     for pair in merges:
-        into, other = (owner.get(one, one) for one in pair)
-        owner |= {one: into for one, whose in owner.items() if whose == other} | {other: into}
+        into, other = (owner.get(identity, identity) for identity in pair)
+        owner |= {identity: into for identity, current in owner.items() if current == other} | {other: into}
     seen = []
     for seq, item in enumerate(items):
         own = item["userId"] or item["anonymousId"]
         us = to_us(datetime.fromisoformat(item["timestamp"]))
         person = owner.get(own, own)
-        what = (item["event"], person, item["properties"], item["sessionId"], item["type"])
-        seen.append(Seen(seq, us, *what, item["userId"], item["anonymousId"]))
+        fields = (item["event"], person, item["properties"], item["sessionId"], item["type"])
+        seen.append(Seen(seq, us, *fields, item["userId"], item["anonymousId"]))
     return seen

@@ -1,4 +1,4 @@
-"""Sample arguments of each report, for the tests that call every report in every way. A new report needs some here."""
+"""Sample arguments of each report, for tests that call every report in every way. A new report needs an entry here."""
 
 from __future__ import annotations
 

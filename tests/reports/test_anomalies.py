@@ -42,14 +42,14 @@ COUNTS = ("count", "people", "distinct(amount)")
 
 
 def squares(measure, events):
-    """Of what a value is the sum of, each 1 in a count; of nothing where it is no sum."""
+    """The squares of the numbers that a value sums up, 1 for each in a count; none for a value that is no sum."""
     if measure == "avg(amount)":
         return []
     return [n * n for n in numbers(events)] if measure == "sum(amount)" else [1] * MEASURES[measure](events)
 
 
 def season_before(at, k, grain, days, tz):
-    """The period k seasons of so many days before, at the same wall-clock time; without seasons the k-th before."""
+    """The period k seasons of `days` days before, at the same wall-clock time; without seasons, k periods before."""
     if grain == "day":
         return at - timedelta((days or 1) * k)
     if days is None:
@@ -60,7 +60,7 @@ def season_before(at, k, grain, days, tz):
 
 
 def plain_anomalies(events, name, *, measure, grain, season, history, sensitivity, start, end, tz="UTC"):
-    """Each hour or day beside the same wall-clock time of the seasons before it, or beside those right before."""
+    """Compare each period with the same wall-clock time in earlier seasons, or with the periods just before it."""
     result = defaultdict(list)
     for e in events:
         if (name is None or e.event == name) and e.us < to_us(end):
@@ -113,7 +113,7 @@ async def test_anomalies_equal_plain_python_in_any_state(tmp_path_factory, hours
 
 
 async def compare(stage, name, *, measure="count", season, end, where=None, **options):
-    """The report and what plain Python says: the same rows, and the same bands but for rounding."""
+    """The report and plain Python give the same rows, and the same bands except for rounding."""
     start = datetime(2026, 1, 12, tzinfo=UTC)
     expected = plain_anomalies(stage.events, name, measure=measure, season=season, start=start, end=end, **options)
     arguments = {"measure": measure, "seasonality": season, "start": start, "end": end, "where": where, **options}
@@ -180,7 +180,7 @@ async def test_a_spike_and_a_drop_have_reasons_in_words(tmp_path):
 
 
 async def test_an_hour_that_is_not_over_has_no_row(tmp_path):
-    """Where all events lie in the part of an hour before `end`, raw events and the rollup both judge nothing."""
+    """If all events lie in the part of an hour before `end`, raw events and the rollup give no row."""
     events = [happened("buy", "ann", at) for at in (7 * DAY, 7 * DAY + 60)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         for where in (None, "true"):
@@ -189,7 +189,7 @@ async def test_an_hour_that_is_not_over_has_no_row(tmp_path):
 
 
 async def test_sums_means_and_people_are_compared_with_the_days_before(tmp_path):
-    """Twenty sales of ten a day; then they are of a hundred, then there are none. People by day come from a rollup."""
+    """Twenty sales of ten a day, then sales of a hundred, then none. People by day come from a rollup."""
     amounts = [10] * 8 + [100]
     events = [
         {

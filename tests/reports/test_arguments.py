@@ -1,4 +1,4 @@
-"""Reports that are split by a property: it may be called as anything is called in our SQL."""
+"""Reports split by a property, whose name may be any name that our SQL uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKED = [
 
 @pytest.fixture
 async def shop(tmp_path):
-    """Two plans on two days, under all these names."""
+    """An object with two plans on two days, as properties with all these names."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         for who, plan, day in (("ann", "free", 1), ("bob", "pro", 2), ("cy", "pro", 2)):
             for hour, event in enumerate(("Seen", "Bought")):

@@ -24,7 +24,7 @@ ZONES = (
     *("America/Havana", "Asia/Amman", "Atlantic/Azores", "America/St_Johns", "Pacific/Apia", "Asia/Kolkata"),
     *("Asia/Kathmandu", "Pacific/Chatham", "Australia/Lord_Howe"),
 )
-LAST_YEAR = 2022  # of later rules, no two copies of the time zone database need to be of one age
+LAST_YEAR = 2022  # later rules may differ between copies of the time zone database
 HOUR = 3_600_000_000
 
 
@@ -41,7 +41,7 @@ def changes(zone: str) -> tuple[int, ...]:
 
 @st.composite
 def instants(draw, zone):
-    """Any since 1900, and many about when the clocks were changed; to the microsecond or to the quarter of an hour."""
+    """Any instants since 1900, and many around clock changes; to the microsecond or to the quarter of an hour."""
     anywhere = st.integers(to_us(datetime(1900, 1, 1, tzinfo=UTC)), to_us(datetime(LAST_YEAR, 1, 1, tzinfo=UTC)))
     if not changes(zone) or draw(st.booleans()):
         return draw(anywhere)
@@ -100,7 +100,7 @@ def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
 def test_instant_is_the_first_moment_of_a_period(cursor, what):
     """`instant` lies in its period, and the microsecond before it does not."""
     zone, grain, week_start, us = what
-    us = [max(instant, 0) for instant in us]  # before, the copies of the database may differ in what they know
+    us = [max(instant, 0) for instant in us]  # before 1970 the copies of the database may differ
     calendar = Calendar(zone, week_start)
     for moment, instant in zip(
         evaluate(cursor, calendar.instant(grain, calendar.number(grain, "ts")), us), us, strict=True
@@ -139,7 +139,7 @@ def test_days_on_which_clocks_change_have_other_lengths(cursor, zone, day, hours
 
 
 def test_every_grain_works_from_the_year_1_on(cursor):
-    """Numbers are negative there, and still rounded down."""
+    """Numbers of periods are negative before 1970, and rounded down there too."""
     us = [to_us(datetime(year, 1, 1, 12, tzinfo=UTC)) for year in (1, 1582, 1899, 1970, 9998)]
     for grain in GRAINS:
         calendar = Calendar()

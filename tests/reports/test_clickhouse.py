@@ -1,4 +1,4 @@
-"""The reports as ClickHouse gives them: another engine's functions, over the same real events."""
+"""The reports against ClickHouse: another engine's functions over the same real events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def written(path, events):
-    """The events as a table that ClickHouse reads."""
+    """Write the events as a table that ClickHouse reads."""
     columns = {
         "person": [event.person for event in events],
         "us": [event.us for event in events],
@@ -36,24 +36,24 @@ def written(path, events):
 
 
 def comparable(value):
-    """What ClickHouse writes for it: days and hours by their number."""
+    """The text that ClickHouse writes for a value: days and hours are numbers."""
     if isinstance(value, datetime):
         return str(int(value.timestamp()) // 3600)
     return str((value - date(1970, 1, 1)).days if isinstance(value, date) else value)
 
 
-def alike(ours, theirs):
-    if ours == theirs:
+def alike(actual, expected):
+    if actual == expected:
         return True
     try:
-        return float(ours) == pytest.approx(float(theirs), rel=1e-12)
+        return float(actual) == pytest.approx(float(expected), rel=1e-12)
     except ValueError:
         return False
 
 
 @pytest.mark.parametrize("name", ["orders", "requests"])
 async def test_clickhouse_has_the_same_rows(tmp_path, name):
-    """Row by row, for every report that ClickHouse can compute."""
+    """Every report that ClickHouse can compute has the same rows there."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     items = [item | {"messageId": f"m{at:06}"} for at, item in enumerate(getattr(real_data, name)())]
     written(tmp_path / "events.parquet", seen(items))
@@ -66,13 +66,15 @@ async def test_clickhouse_has_the_same_rows(tmp_path, name):
                 await shop.save_cohort(report, arguments["cohort"])
                 arguments["cohort"] = report
             result = await getattr(shop, report)(**arguments)
-            ours = [[comparable(row[column]) for column in peer.ours] for row in result]
+            actual = [[comparable(row[column]) for column in peer.ours] for row in result]
             sql = peer.sql.strip()
             sql = table.strip() + ", " + sql[5:] if sql.startswith("WITH ") else table + sql
-            theirs = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
-            assert len(ours) == len(theirs), report
-            assert all(all(starmap(alike, zip(*rows, strict=True))) for rows in zip(ours, theirs, strict=True)), report
-            assert ours, report
+            expected = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
+            assert len(actual) == len(expected), report
+            assert all(all(starmap(alike, zip(*rows, strict=True))) for rows in zip(actual, expected, strict=True)), (
+                report
+            )
+            assert actual, report
 
 
 def test_every_report_is_compared_or_says_why_not():

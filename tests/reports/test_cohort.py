@@ -1,4 +1,4 @@
-"""Cohorts against plain Python that reads like their definitions, and as a filter of reports."""
+"""Cohorts against plain Python that reads like their definitions, and cohorts as filters of reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def streams(draw):
         st.integers(0, 6 * DAY),
         st.sampled_from(["pro", "free"]),
     )
-    # The merged person is called ann only where she is known.
+    # The merged person has the id ann only if ann is in the events.
     return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(event, event, identifies), min_size=1, max_size=30))]
 
 
@@ -66,7 +66,7 @@ definitions = st.recursive(
 
 
 def members(events, d):
-    """Who is in it, read word by word."""
+    """The people of a cohort, by a literal reading of its definition."""
     everybody = {e.person for e in events} - {None}
     for kind, combine in (("all", set.intersection), ("any", set.union)):
         if kind in d:
@@ -94,12 +94,12 @@ def members(events, d):
 
 
 def before(events, name):
-    """Who did it before the 8th."""
+    """The people with an event of this name before the 8th."""
     return {e.person for e in events if e.event == name and e.us < JAN_8}
 
 
 def went(mine, d):
-    """Whether any choice of events, one for each step, has later and later times."""
+    """Whether some choice of events, one for each step, has increasing times."""
     named = [{step} if isinstance(step, str) else {"buy", "visit"} for step in d["sequence"]]
     mine = [e for e in mine if "start" not in d or e.us >= JAN_8 - DAY * 1_000_000]
     steps = [[e.us for e in mine if e.event in names] for names in named]
@@ -107,7 +107,7 @@ def went(mine, d):
 
 
 def with_people(d, owner):
-    """The definition with the people of its ids beside them: `person_of` is the stage's, not the definition's."""
+    """The definition with the people of its ids, which differ between stages."""
     if "people" in d:
         return d | {"_people": {owner[identifier] for identifier in d["people"] if identifier in owner}}
     return {
@@ -215,7 +215,7 @@ async def test_cohorts_combine_but_not_in_circles(shop):
 
 
 async def test_an_untrusted_cohort_runs_in_the_sandbox(shop):
-    """Also when the app itself runs the report: it cannot know what the condition reads."""
+    """An untrusted cohort also runs in the sandbox for a trusted report, because its condition is unknown."""
     await shop.save_cohort("theirs", {"did": {"where": "event = 'buy'"}}, untrusted=True)
     await shop.save_cohort("mixed", {"not": {"cohort": "theirs"}})
     assert [row.person_id for row in await shop.cohort_people("theirs")] == ["?x", "ann", "bob"]
@@ -225,7 +225,7 @@ async def test_an_untrusted_cohort_runs_in_the_sandbox(shop):
     await shop.save_cohort("files", {"did": {"where": reads}})
     with pytest.raises(QueryError, match="read_text is not allowed"):
         await shop.report_untrusted("cohort_size", {"cohort": "files"})
-    # Saved past the check, as by an older version: it is the report that keeps it in.
+    # Saved without the check, as by an older version: the report itself refuses it.
     body = {"definition": {"did": {"where": reads}}, "strange": True}
     await shop.definitions.save("cohort", "files", body)
     with pytest.raises(QueryError, match="read_text is not allowed"):
@@ -246,13 +246,13 @@ async def test_every_form_of_a_cohort_is_allowed_in_the_sandbox(shop):
     for number, form in enumerate(forms):
         await shop.save_cohort(f"form {number}", form)
     for name in ("every", *(f"form {number}" for number in range(0, len(forms), 2))):
-        ours = await shop.cohort_people(name)
-        assert ours.rows == (await shop.report_untrusted("cohort_people", {"cohort": name})).rows
-        assert len(ours) > 0
+        trusted = await shop.cohort_people(name)
+        assert trusted.rows == (await shop.report_untrusted("cohort_people", {"cohort": name})).rows
+        assert len(trusted) > 0
 
 
 async def test_people_are_found_by_their_ids_and_not_by_those_of_events(shop):
-    """An anonymous id belongs to one person, whoever sent it later; it may be on no event, or come from a merge."""
+    """An anonymous id belongs to one person, also if another user sends it later, or if it is from a merge."""
     await shop.identify("cid", anonymous_id="?tab", timestamp="2026-01-01T00:00:00Z")
     await shop.identify("dora", anonymous_id="?tab", timestamp="2026-01-02T00:00:00Z")
     await shop.merge("ann", "?x")
@@ -261,7 +261,7 @@ async def test_people_are_found_by_their_ids_and_not_by_those_of_events(shop):
 
 
 async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
-    """Deleting it would break them: the error names them."""
+    """The error names the cohorts that use it."""
     await shop.save_cohort("buyers", {"did": "buy"})
     await shop.save_cohort("others", {"any": [{"not": {"cohort": "buyers"}}]})
     with pytest.raises(InvalidDefinition, match="'buyers' cannot be deleted: it is part of others"):

@@ -1,4 +1,4 @@
-"""Bitmaps of days against the events that they are made of."""
+"""Bitmaps of days against the events that they come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALENDARS = [("day", None), ("day", "week"), ("day", "month"), ("week", None), (
 
 
 async def compare(shop, rng, made):
-    """Each answer of the rollup with that of the events."""
+    """Compare each answer of the rollup with that of the events."""
     for grain, interval in CALENDARS:
         week_start = rng.choice(["monday", "sunday", "saturday"])
         question = {"grain": grain, "week_start": week_start} | made.whole_range()
@@ -32,7 +32,7 @@ async def compare(shop, rng, made):
 
 @pytest.mark.parametrize("seed", [2, 3])
 async def test_bitmaps_and_raw_events_give_the_same_rows(tmp_path, seed):
-    """For all events of whole days the rollup is read; raw events give the same rows and types, after merges, too."""
+    """For all events of whole days the rollup is read; raw events give the same rows and types, also after merges."""
     rng = Random(seed)
     made = MadeUp(rng, people=30, maximum=300)
     clock = ManualClock(datetime(2026, 6, 1, tzinfo=UTC))
@@ -71,7 +71,7 @@ async def test_raw_events_are_read_where_bitmaps_cannot_tell(tmp_path, question)
 
 
 def test_people_with_high_numbers_are_not_counted_in_memory():
-    """Counting takes memory by the highest number, not by how many there are."""
+    """Counting would need memory in proportion to the highest number, so it is not done for high numbers."""
     high, low = BitMap([5, 30_000_000]), BitMap([5])
     assert _stickiness([(1, high)], Calendar(), "day", None, None) is None
     assert _stickiness([(1, low), (3, low)], Calendar(), "day", None, None).to_pylist()[1]["people"] == 1

@@ -18,7 +18,7 @@ from tests.reports.report_cases import START_US, happened, identified, stages
 
 pytestmark = pytest.mark.integration
 
-# A step as the report takes it, and as the model does. The model knows equal steps by their identity.
+# A step as the report takes it, and as the model does. The model compares steps by identity.
 NAMED = {name: lambda event, name=name: event.event == name for name in "abcx"}
 PAID = ({"event": ["a", "b"], "where": "json_extract_string(properties, '$.paid') = 'yes'"},)
 CHOICES = [
@@ -30,12 +30,12 @@ CHOICES = [
 SIGNED_UP = (
     {"where": "type = 'identify'"},
     lambda event: event.type == "identify",
-)  # has no name, and disturbs no order
+)  # it has no name, and does not affect the order
 EXCLUDED = [*(({"event": name}, NAMED[name]) for name in "xxab"), SIGNED_UP, SIGNED_UP]
 
 
 def compared(rows):
-    """Rows whose floats can be compared: a median of two is exact to a microsecond."""
+    """Rows with rounded floats: a median of two is exact to a microsecond."""
     return [tuple(round(value, 6) if isinstance(value, float) else value for value in row) for row in rows]
 
 
@@ -130,7 +130,7 @@ async def test_funnels_equal_the_plain_model_in_every_state(events, question):
 
 @pytest.fixture(scope="module")
 def crowd():
-    """Events of 300 people with few moments, so that much happens at once."""
+    """Events of 300 people at few moments, so that many have equal times."""
     rng = random.Random(4)
     identifies = [identified(f"u{rng.randrange(300)}", f"?{n}", rng.randrange(25)) for n in range(0, 300, 3)]
     return identifies + [
@@ -184,7 +184,7 @@ def excluding(plain, meant, first, last):
 
 
 async def furthest(shop, arguments):
-    """How far everybody came, when they began, and when they got there."""
+    """The furthest step of each person, and the times of their first and furthest steps."""
     result = await shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
     return {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in result}
 
@@ -198,7 +198,7 @@ def people(result):
 
 
 async def test_a_step_needs_a_later_timestamp_unless_equal_ones_are_allowed(tmp_path):
-    """Events of one microsecond are no steps of one funnel; with `allow_equal` they are, as they were received."""
+    """Events of one microsecond are not successive steps; with `allow_equal` they are, in order of receipt."""
     events = [happened("a", "ann", 5), happened("b", "ann", 5), happened("b", "bob", 5), happened("a", "bob", 5)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         assert people(await rows_of(stage.shop, ["a", "b"])) == [2, 0]
@@ -207,7 +207,7 @@ async def test_a_step_needs_a_later_timestamp_unless_equal_ones_are_allowed(tmp_
 
 
 async def test_the_same_step_twice_needs_two_events(tmp_path):
-    """One event is never two steps, in any order; between equal timestamps it is not either."""
+    """One event is never two steps, in any order, also with equal timestamps."""
     events = [happened("a", "ann", 5), happened("a", "bob", 5), happened("a", "bob", 6), happened("a", "cy", 5)]
     async for stage in stages(tmp_path, [*events, happened("a", "cy", 5)], only=("both tiers",)):
         assert people(await rows_of(stage.shop, ["a", "a"])) == [3, 1]
@@ -219,7 +219,7 @@ async def test_the_same_step_twice_needs_two_events(tmp_path):
 
 
 async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
-    """The window includes its end; an entry at `end` is none, a conversion after `end` is one. 1969 is a time, too."""
+    """The window includes its end; an entry at `end` does not count, a conversion after `end` does; also in 1969."""
     events = [
         happened("a", "early", -1),
         happened("b", "early", 1),
@@ -244,7 +244,7 @@ async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
 
 
 async def test_the_attempt_that_got_furthest_counts(tmp_path):
-    """Of several, the first to get there; of those, the last to begin."""
+    """Of attempts with equally many steps the first to get there counts; of those, the last to begin."""
     events = [
         *(happened("a", "ann", at) for at in (0, 10, 20)),
         *(happened("b", "ann", at) for at in (30, 40)),
@@ -258,7 +258,7 @@ async def test_the_attempt_that_got_furthest_counts(tmp_path):
 
 
 async def test_by_has_the_value_at_the_beginning_of_the_attempt(tmp_path):
-    """`by` takes the value of the event with which the attempt began; `top` names the largest, the rest is one."""
+    """`by` takes the value of the first event of the attempt; `top` names the largest, the others are one group."""
     plans = {"ann": "pro", "bob": "pro", "cy": "free", "dan": "free", "eve": "free", "flo": None, "gil": "trial"}
     events = [happened("a", person, at, {"plan": plan}) for at, (person, plan) in enumerate(plans.items())]
     events += [happened("b", person, 30, {"plan": "changed"}) for person in ("ann", "cy", "gil")]
@@ -274,7 +274,7 @@ async def test_by_has_the_value_at_the_beginning_of_the_attempt(tmp_path):
             ("(other)", 2, 1),
         ]
         assert {row.plan for row in await stage.ask("funnel", steps=["a"], by="plan")} == {"free", "pro", "trial", None}
-        for taken in ("nth", "value", "row", "tried", "depth", "t1"):  # properties may be called as anything in our SQL
+        for taken in ("nth", "value", "row", "tried", "depth", "t1"):  # properties may have any name of our SQL
             assert [row[-1] for row in await stage.shop.funnel(["a", "b"], by=taken)] == [None, None]
         by_column = await stage.ask("funnel", steps=["a", "b"], by="person_id", order="any", top=1)
         assert [(row.person_id, row.people) for row in by_column] == [
@@ -306,7 +306,7 @@ async def test_compare_adds_the_rows_of_the_period_before(tmp_path):
 
 
 async def test_excluded_events_end_an_attempt_in_every_order(tmp_path):
-    """In strict order only what has no name says more; in any order what comes after it counts no more."""
+    """In strict order only excluded events without a name matter; in any order later events do not count."""
     events = [
         *(happened("a", who, 1) for who in ("ann", "bob", "cy", "dan")),
         happened("x", "bob", 2),
@@ -326,20 +326,20 @@ async def test_excluded_events_end_an_attempt_in_every_order(tmp_path):
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         question = {"steps": ["a", "b"], "order": "strict"}
         assert people(await stage.shop.funnel(**question)) == [6, 3]
-        assert people(await stage.shop.funnel(**question, exclude=[no_name])) == [6, 2]  # dan's lies in the same moment
+        assert people(await stage.shop.funnel(**question, exclude=[no_name])) == [6, 2]  # dan's is in the same moment
         assert people(await stage.shop.funnel(**question, exclude=["x"])) == [6, 3]
         assert people(await stage.shop.funnel(**question, exclude=[no_name], allow_equal=True)) == [6, 1]
         three = {"steps": ["a", "b", "c"], "order": "strict", "exclude": [no_name | {"between": [2, 3]}]}
         assert people(await stage.shop.funnel(**three)) == [6, 3, 2]
         question = {"steps": ["a", "b", "c"], "order": "any"}
         assert people(await stage.shop.funnel(**question)) == [6, 6, 2]
-        # Bob begins anew with b; what dan did in the moment of his x still counts, and ?3 began in that of theirs.
+        # Bob begins again with b; dan's event in the moment of his x still counts; ?3 began in the moment of its x.
         assert people(await stage.shop.funnel(**question, exclude=["x"])) == [6, 5, 2]
         assert people(await stage.shop.funnel(["a", "c"], order="any", exclude=["b"])) == [6, 0]
 
 
 async def test_totals_count_every_entry(tmp_path):
-    """Each entry is an attempt, and an event takes one of them on: the one that began last."""
+    """Each entry is an attempt, and an event continues one of them: the one that began last."""
     tracks = {"ann": "aab", "bob": "abab", "cy": "aaxb", "dan": "abb", "eve": "b"}
     events = [happened(name, who, at) for who, names in tracks.items() for at, name in enumerate(names)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
@@ -382,7 +382,7 @@ async def test_holding_requires_one_value_in_all_steps(tmp_path):
         split = await stage.shop.funnel(**question, by="order")
         assert [(row.order, row.people) for row in split] == [("1", 3), ("1", 1), ("2", 1), ("2", 1)]
         assert [row.total for row in await stage.shop.funnel(**question, totals=True)] == [5, 2]
-        # What has another value is somebody else's: it excludes nothing, and disturbs no order.
+        # Events with another value count as another person's: they exclude nothing, and do not affect the order.
         assert people(await stage.shop.funnel(**question, exclude=["x"])) == [4, 2]
         assert people(await stage.shop.funnel(**question, order="strict")) == [4, 2]
         assert people(await stage.shop.funnel(**question, order="any")) == [4, 2]
@@ -407,7 +407,7 @@ async def test_a_funnel_without_people_has_rows(tmp_path):
 
 
 async def test_funnel_people_come_in_pages(tmp_path):
-    """`after` and `limit` page through all people that the funnel counts, by id; the sandbox gives the same."""
+    """`after` and `limit` page by id through all people that the funnel counts; the sandbox gives the same."""
     events = [happened("a", f"u{n:02}", n) for n in range(25)] + [
         happened("b", f"u{n:02}", 30) for n in range(0, 25, 2)
     ]
@@ -502,7 +502,7 @@ async def test_invalid_arguments_of_funnel_times_are_refused(crowded, arguments)
 
 @pytest.mark.parametrize(("count", "question"), [(20, {}), (10, {"compare": True, "by": "plan"})])
 async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, question):
-    """Twenty steps, or ten that are compared and split: neither text nor memory is too much for the sandbox."""
+    """Twenty steps, or ten with `compare` and `by`, stay within the sandbox's limits of text and memory."""
     events = [happened(f"step {at}", "ann", at, {"plan": "pro"}) for at in range(count)]
     bounds = {"start": from_us(START_US), "end": from_us(START_US + 60_000_000)}
     async for stage in stages(tmp_path, events, only=("both tiers",)):
@@ -514,7 +514,7 @@ async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, question):
 
 
 async def test_where_filters_events_and_cohort_filters_people(tmp_path):
-    """Events outside `where` neither disturb a strict order nor exclude; a cohort changes nothing for its people."""
+    """Events outside `where` neither affect a strict order nor exclude; a cohort changes no result of its people."""
     quiet = {"device": "phone"}
     events = [happened("a", who, 1, quiet) for who in ("ann", "bob", "cy")]
     events += [happened("x", "ann", 2), happened("x", "bob", 2, quiet)]

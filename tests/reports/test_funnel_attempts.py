@@ -10,7 +10,7 @@ from lakebed.reports.scope import Parameters, Scope
 
 
 def words(sql: str) -> list[str]:
-    """The words of a statement: how it is laid out in lines does not matter."""
+    """The words of a statement, without its layout."""
     return sql.replace("(", " ( ").replace(")", " ) ").replace(",", " , ").split()
 
 

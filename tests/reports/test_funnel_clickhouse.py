@@ -24,7 +24,7 @@ HOUR_US = 3_600_000_000
 
 
 def named(name):
-    return lambda one: one.event == name
+    return lambda event: event.event == name
 
 
 async def test_funnels_of_a_shop_equal_the_plain_model(tmp_path):
@@ -48,12 +48,14 @@ async def test_funnels_of_a_shop_equal_the_plain_model(tmp_path):
         for arguments, funnel in questions:
             labels = [f"any {at} of 4" for at in (1, 2, 3, 4)] if funnel.order == "any" else STEPS
             rows = await stage.ask("funnel", steps=list(STEPS), within="1h", **arguments)
-            result = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
+            result = [
+                tuple(round(value, 6) if isinstance(value, float) else value for value in row)[:6] for row in rows
+            ]
             if "totals" in arguments:
                 assert [row.total for row in rows] == funnel_model.totals(funnel, stage.events), stage.name
                 assert rows[1].total > rows[1].people
             expected = [
-                tuple(round(one, 6) if isinstance(one, float) else one for one in row)
+                tuple(round(value, 6) if isinstance(value, float) else value for value in row)
                 for row in funnel_model.rows(funnel, stage.events, labels)
             ]
             assert result == expected, (stage.name, arguments)
@@ -61,13 +63,13 @@ async def test_funnels_of_a_shop_equal_the_plain_model(tmp_path):
 
 
 async def levels(shop, steps, within, **options):
-    """How far everybody came."""
+    """The furthest step of each person."""
     result = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
     return {row.person_id: row.step for row in result}
 
 
 def window_funnel(path, table, mode, window, steps):
-    """The same by ClickHouse, of a table `person, at, event`."""
+    """The furthest step of each person by ClickHouse, for a table `person, at, event`."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     pq.write_table(table, path)
     conditions = ", ".join(f"event = '{step}'" for step in steps)
@@ -79,26 +81,26 @@ def window_funnel(path, table, mode, window, steps):
 
 
 async def test_funnels_of_a_shop_equal_windowfunnel(tmp_path):
-    """windowFunnel with `strict_increase` is our rule; without it, and with times made unique, `allow_equal` is."""
+    """windowFunnel with `strict_increase` has our rule; without it, and with unique times, it has `allow_equal`."""
     rows = ecom.rows()
     async with Analytics("shop", root=tmp_path / "shop", headroom_bytes=0) as shop:
         await shop.batch(ecom.items())
-        at = {
+        times_us = {
             row.message_id: row.us for row in await shop.query("SELECT message_id, epoch_us(timestamp) us FROM events")
         }
-        times = [at[f"ecom-{number}"] // 1_000_000 for number in range(len(rows))]
+        times = [times_us[f"ecom-{number}"] // 1_000_000 for number in range(len(rows))]
         columns = {"person": [row["user_id"] for row in rows], "event": [row["event"] for row in rows]}
         for hours in (1, 24 * 7):
-            theirs = window_funnel(
+            expected = window_funnel(
                 tmp_path / "a.parquet", pa.table(columns | {"at": times}), ", 'strict_increase'", hours * 3600, STEPS
             )
-            assert await levels(shop, STEPS, f"{hours}h") == theirs
+            assert await levels(shop, STEPS, f"{hours}h") == expected
             unique = [time * 100_000 + number for number, time in enumerate(times)]
-            theirs = window_funnel(
+            expected = window_funnel(
                 tmp_path / "b.parquet", pa.table(columns | {"at": unique}), "", hours * 360_000_000 + 99_999, STEPS
             )
-            assert await levels(shop, STEPS, f"{hours}h", allow_equal=True) == theirs
-            assert len(set(theirs.values())) == len(STEPS)
+            assert await levels(shop, STEPS, f"{hours}h", allow_equal=True) == expected
+            assert len(set(expected.values())) == len(STEPS)
 
 
 async def test_funnels_of_real_orders_equal_windowfunnel(tmp_path):
@@ -121,13 +123,13 @@ async def test_funnels_of_real_orders_equal_windowfunnel(tmp_path):
             await shop.batch(items[first : first + 5_000])
         await shop.archive()
         stored = await shop.query("SELECT user_id AS person, event, epoch(timestamp)::BIGINT AS at FROM events")
-        theirs = window_funnel(tmp_path / "a.parquet", stored.arrow(), ", 'strict_increase'", 14 * 86_400, steps)
-        ours = await levels(shop, steps, "14d")
-        # Where both happened in one minute, windowFunnel takes the order of that minute for the first step and forgets
-        # the one before, which the cancellation is later than.
+        expected = window_funnel(tmp_path / "a.parquet", stored.arrow(), ", 'strict_increase'", 14 * 86_400, steps)
+        actual = await levels(shop, steps, "14d")
+        # If both are in one minute, windowFunnel takes the order of that minute for the first step and forgets the
+        # earlier order, after which the cancellation came.
         times = {name: {(row.person, row.at) for row in stored if row.event == name} for name in steps}
         torn = {person for person, _ in times["Ordered"] & times["Cancelled"]}
-        assert {person for person in ours if ours[person] != theirs[person]} <= torn
-        assert ours.keys() == theirs.keys()
-        assert all(ours[person] >= theirs[person] for person in torn & ours.keys())
-        assert set(theirs.values()) == {1, 2, 3}
+        assert {person for person in actual if actual[person] != expected[person]} <= torn
+        assert actual.keys() == expected.keys()
+        assert all(actual[person] >= expected[person] for person in torn & actual.keys())
+        assert set(expected.values()) == {1, 2, 3}

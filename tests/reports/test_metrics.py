@@ -90,12 +90,12 @@ def model_series(model: list[dict], start: int, end: int, grain: str, by: str | 
 
 def same(result: list[tuple], expected: list[tuple]) -> bool:
     return len(result) == len(expected) and all(
-        len(one) == len(two)
+        len(row) == len(expected_row)
         and all(
             a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-12))
-            for a, b in zip(one, two, strict=True)
+            for a, b in zip(row, expected_row, strict=True)
         )
-        for one, two in zip(result, expected, strict=True)
+        for row, expected_row in zip(result, expected, strict=True)
     )
 
 
@@ -119,8 +119,8 @@ questions = st.tuples(
 
 
 async def check_series(parts: Parts, model: list[dict], question, as_of: datetime | None) -> None:
-    one, two, grain, by, event, measure, filtered = question
-    start, end = min(one, two), max(one, two)
+    first_us, second_us, grain, by, event, measure, filtered = question
+    start, end = min(first_us, second_us), max(first_us, second_us)
     result = await parts.metrics.timeseries(
         event,
         start=from_us(start),
@@ -188,7 +188,7 @@ async def parts(tmp_path):
 
 
 async def test_dau_has_the_last_seven_days(parts):
-    """The last is today; a day without events has zeros."""
+    """The last day is today; a day without events has zeros."""
     result = await parts.metrics.dau()
     assert result.columns == ("date", "dau", "events")
     assert [(row.date.day, row.dau, row.events) for row in result] == [
@@ -266,7 +266,7 @@ async def test_series_uses_the_rollup_for_whole_hours(parts):
 
 
 async def test_minutes_come_from_raw_events(parts):
-    """Minutes without events are rows, too."""
+    """Minutes without events have rows, too."""
     result = await parts.metrics.timeseries(
         start=START - timedelta(hours=1, minutes=1), end=START - timedelta(minutes=58), grain="minute"
     )
@@ -288,7 +288,7 @@ async def test_where_may_have_a_subquery(parts):
 
 
 async def test_names_beyond_the_limit_of_the_rollup_are_counted(tmp_path):
-    """Names that the rollup holds together are counted one by one, from raw events."""
+    """Names that the rollup puts into one group are counted separately, from raw events."""
     async with opened(tmp_path, rollup_max_groups=2) as parts:
         await parts.track([buy(us("2026-03-10"), event=f"e{n % 4}") for n in range(10)])
         range_ = {"start": "2026-03-10", "end": "2026-03-11", "grain": "day"}
@@ -300,7 +300,7 @@ async def test_names_beyond_the_limit_of_the_rollup_are_counted(tmp_path):
 
 
 async def test_by_takes_several_columns_and_properties(parts):
-    """Columns, promoted columns and properties together, in the order of `by`."""
+    """`by` may combine columns, promoted columns and properties, in its order."""
     await parts.track([buy(us("2026-03-10"), p, 2.0, plan=plan) for p, plan in [("a", "x"), ("a", "y"), ("b", "x")]])
     result = await parts.metrics.timeseries(
         start="2026-03-10", end="2026-03-11", grain="day", by=["person_id", "plan"], measure="sum(amount)"

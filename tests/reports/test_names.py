@@ -1,4 +1,4 @@
-"""Names of properties beside those that the SQL of reports has for itself."""
+"""Properties whose names are also names in the SQL of reports."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def plain(tmp_path):
 
 
 def _events():
-    """The samples' events, with a property of each of our names."""
-    ours = {name: f"{name} of {at % 3}" for at, name in enumerate(OURS)}
-    return [event | {"properties": event["properties"] | ours} for event in EVENTS]
+    """The sample events with a property for each name in our SQL."""
+    extra = {name: f"{name} of {at % 3}" for at, name in enumerate(OURS)}
+    return [event | {"properties": event["properties"] | extra} for event in EVENTS]
 
 
 async def _answers(shop):
@@ -44,7 +44,7 @@ async def _answers(shop):
 
 @pytest.mark.integration
 async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_path):
-    """Promoting properties with the names of our own SQL changes no result."""
+    """Promoting properties with names of our SQL changes no result."""
     promote = dict.fromkeys(OURS, str)
     async with Analytics("odd", root=tmp_path, clock=plain.clock, headroom_bytes=0, promote=promote) as odd:
         assert await _answers(odd) == await _answers(plain)
@@ -62,7 +62,7 @@ async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_pa
 async def test_by_may_have_the_name_of_a_column_of_reports(plain, report, names):
     """A property gives the same rows, whatever its name is."""
     named = [event["properties"] | dict.fromkeys(names, event["properties"]["plan"]) for event in EVENTS]
-    await plain.batch([event | {"properties": one} for event, one in zip(EVENTS, named, strict=True)])
+    await plain.batch([event | {"properties": properties} for event, properties in zip(EVENTS, named, strict=True)])
     expected = (await getattr(plain, report)(by=["plan"])).rows
     for name in names:
         result = await getattr(plain, report)(by=[name])

@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def same(rows, expected):
-    """Equal rows, but for the last digits of a float: sums are added up in another order."""
+    """Assert equal rows except for the last digits of floats: sums are added in another order."""
     assert len(rows) == len(expected)
     for row, other in zip(rows, expected, strict=True):
         assert row == tuple(
@@ -44,11 +44,11 @@ def named(definition: Any) -> str:
 
 
 async def agree(stage, questions):
-    """Each report answers as plain Python does. Returns the reports that had rows."""
-    # Saving is an event, which must not come among the others; and as of an earlier moment nothing was saved.
+    """Assert that each report equals plain Python. Returns the reports that had rows."""
+    # Saving writes an event, which must not come between the others; as of an earlier moment nothing was saved.
     knows = stage.as_of is None and stage.name not in ("log", "archived")
-    definitions = [one["cohort"] for _, one in questions if "cohort" in one] if knows else []
-    for name, definition in {named(one): one for one in definitions}.items():
+    definitions = [options["cohort"] for _, options in questions if "cohort" in options] if knows else []
+    for name, definition in {named(cohort): cohort for cohort in definitions}.items():
         await stage.shop.save_cohort(name, definition)
     saved = [
         Seen(row.seq, row.us, None, None, msgspec.json.decode(row.properties), None, row.type, None, None)
@@ -58,7 +58,11 @@ async def agree(stage, questions):
     for report, question in questions:
         arguments = dict(question)
         if report == "timeline":
-            known = [one.person for one in stage.events if one.person and one.person == (one.user or one.anonymous)]
+            known = [
+                event.person
+                for event in stage.events
+                if event.person and event.person == (event.user or event.anonymous)
+            ]
             arguments.setdefault("person", max(known, default="nobody"))
         own = dict(arguments)
         if "cohort" in own:
@@ -66,7 +70,7 @@ async def agree(stage, questions):
                 continue
             own["cohort"] = named(own["cohort"])
         rows = [tuple(row) for row in await stage.ask(report, **own)]
-        rows = [row[:6] for row in rows] if report == "anomalies" else rows  # the seventh says it in words
+        rows = [row[:6] for row in rows] if report == "anomalies" else rows  # the seventh column is text
         expected = plain(report, [*stage.events, *saved], now_us, **arguments)
         try:
             same(rows, expected)
@@ -89,7 +93,7 @@ async def test_orders_of_a_shop_equal_the_oracles(tmp_path):
 
 
 async def test_requests_of_a_web_server_equal_the_oracles(tmp_path):
-    """5,000 real requests: their sizes, failures and visitors."""
+    """5,000 real requests, with their sizes, failures and visitors."""
     options = {"only": STATES, "untrusted": (), "each": 1_000, "segment_events": 900}
     async for stage in stages(tmp_path, real_data.requests(), **options):
         assert await agree(stage, flat(REQUESTS)) == REQUESTS.keys()

@@ -1,4 +1,4 @@
-"""paths against plain Python that reads like its definition, and the flow through each step."""
+"""paths against plain Python that reads like its definition, and the counts that enter and leave each step."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def plain_paths(
 ):
     """Each session's events from the first (or back from the last) that matches; then links are counted."""
     ways = []
-    for one in plain_sessions(
+    for session in plain_sessions(
         [event for event in events if node(event) is not None], timeout_us, "timeout", start_us, end_us
     ):
-        ordered = one if before is None else one[::-1]
+        ordered = session if before is None else session[::-1]
         matches = before or after or (lambda _: True)
         first = next((at for at, event in enumerate(ordered) if matches(event)), None)
         if first is None:
@@ -50,7 +50,7 @@ def plain_paths(
         names = [node(event) for event in ordered[first:]]
         if collapse:
             names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
-        ways.append((one[0].person, names[: steps + 1]))
+        ways.append((session[0].person, names[: steps + 1]))
     best = defaultdict(set)
     for at in range(steps + 1):
         counts = Counter(way[at] for _, way in ways if at < len(way))
@@ -58,12 +58,12 @@ def plain_paths(
     people, count = defaultdict(set), Counter()
     for person, way in ways:
         for at in range(min(len(way), steps)):
-            one = way[at] if way[at] in best[at] else "(other)"
+            source = way[at] if way[at] in best[at] else "(other)"
             if at + 1 == len(way):
-                two = "(end)" if before is None else "(start)"
+                target = "(end)" if before is None else "(start)"
             else:
-                two = way[at + 1] if way[at + 1] in best[at + 1] else "(other)"
-            link = (at + 1, one, two) if before is None else (steps - at, two, one)
+                target = way[at + 1] if way[at + 1] in best[at + 1] else "(other)"
+            link = (at + 1, source, target) if before is None else (steps - at, target, source)
             people[link].add(person)
             count[link] += 1
     rows = [(*link, len(people[link]), count[link]) for link in count]
@@ -107,7 +107,7 @@ async def test_paths_equal_plain_python_in_any_state(
 ):
     """From the first event, after one, before one, within a range; collapsed or not; in any state of an object."""
     same = {"steps": steps, "top": top, "collapse": collapse}
-    question, plain = (same | anchor[one] | within[one] for one in (0, 1))
+    question, plain = (same | anchor[index] | within[index] for index in (0, 1))
     async for stage in stages(
         tmp_path_factory.mktemp("paths"), events, merges=(("ann", "bob"),), only=states, untrusted=()
     ):
@@ -116,7 +116,7 @@ async def test_paths_equal_plain_python_in_any_state(
 
 
 async def test_a_session_that_began_before_the_range_gives_no_path(tmp_path):
-    """However close to `start` its last event before it lies."""
+    """Such a session has no path, however close to `start` its last event before `start` is."""
     events = [happened("home", "ann", 0), happened("cart", "ann", 1800), happened("pay", "ann", 3600)]
     events += [happened("home", "bob", 1800), happened("cart", "bob", 3600.000001)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):

@@ -104,7 +104,7 @@ async def filled(root, requests):
 @given(requests=REQUESTS, threshold=st.sampled_from([100, 0.5]), errors_from=st.sampled_from([400, 500]))
 @settings(max_examples=4, derandomize=True)
 def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, errors_from):
-    """By day, by path, by neither, compared; before and after archiving, and as of a moment before more came."""
+    """By day, by path, by neither, compared; before and after archiving, and as of a moment before later events."""
 
     async def run():
         analytics, clock = await filled(tmp_path_factory.mktemp("performance"), requests)

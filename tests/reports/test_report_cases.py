@@ -23,7 +23,9 @@ async def test_each_stage_has_its_events_and_tiers(tmp_path):
     tiers = {}
     async for stage in stages(tmp_path, EVENTS, merges=[("bob", "ann")], segment_events=3):
         result = await stage.shop.query(SQL, as_of=stage.as_of)
-        assert [tuple(row) for row in result] == [(one.seq, one.event, one.person) for one in stage.events], stage.name
+        assert [tuple(row) for row in result] == [(event.seq, event.event, event.person) for event in stage.events], (
+            stage.name
+        )
         tiers[stage.name] = result.tiers
     assert tuple(tiers) == NAMES
     assert (tiers["log"], tiers["archived"], tiers["both tiers"]) == (("L1",), ("L3",), ("L1", "L3"))

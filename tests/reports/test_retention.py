@@ -25,7 +25,7 @@ NOW_US = START_US + 147 * DAY * 1_000_000  # 2026-06-01
 
 @st.composite
 def streams(draw):
-    """Events of few people over some weeks, with equal times, repeats, visitors who say later who they are."""
+    """Events of few people over some weeks, with equal times, repeats, and visitors who are identified later."""
     times = st.one_of(st.integers(0, 40 * DAY), st.sampled_from([0, DAY, 7 * DAY, 7 * DAY - 1, 13 * DAY, 33 * DAY]))
     event = st.builds(
         lambda event, who, at, plan: happened(event, who, at, {"plan": plan}),
@@ -58,7 +58,7 @@ def values_of(events, matches, calendar, by):
 
 
 def shown(people, top):
-    """What each value is called in the rows, those with most people first."""
+    """The label of each value in the rows, values with most people first."""
     ranked = sorted(people, key=lambda value: (-people[value], value is None, value or ""))
     return {value: value if at < top else "(other)" for at, value in enumerate(ranked)}
 
@@ -70,7 +70,7 @@ def named(name):
 def plain_retention(
     events, start_event, return_event, calendar, periods_, mode, now_us, start_us=None, by=None, top=10
 ):
-    """Each person's cohorts, then everybody's returns, one by one."""
+    """The cohorts of each person, then the returns of each person, one by one."""
     grain = calendar["grain"]
     starts, returns = (
         values_of(events, named(start_event), calendar, by),
@@ -92,9 +92,9 @@ def plain_retention(
                     break
                 later = [{distance(cohort, at, grain) for at in returns[p]} for p in cohort_people]
                 if mode == "unbounded":
-                    came = sum(number == 0 or any(one >= number for one in ones) for ones in later)
+                    came = sum(number == 0 or any(n >= number for n in numbers) for numbers in later)
                 else:
-                    came = sum(number == 0 or number in ones for ones in later)
+                    came = sum(number == 0 or number in numbers for numbers in later)
                 rows.append((cohort, number, came, came / len(cohort_people), *([name] if by else [])))
     return rows
 
@@ -104,7 +104,7 @@ def same(key, name, cohort, names):
 
 
 def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top=10):
-    """Everybody's state in each period, one by one; those who stay away with the value that they left with."""
+    """The state of each person in each period; dormant people keep the value of their last period."""
     grain = calendar["grain"]
     present = values_of(events, named(name), calendar, by)
     if not present:
@@ -112,32 +112,34 @@ def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top
     first = min(map(min, present.values())) if start_us is None else period(start_us, **calendar)
     every = periods(first, max(period(last_us, **calendar), *map(max, present.values())), grain)
     result = defaultdict(Counter)
-    for ones in present.values():
+    for active in present.values():
         for at in every:
-            before = next((one for one in ones if distance(one, at, grain) == 1), None)
-            if at not in ones:
+            before = next((earlier for earlier in active if distance(earlier, at, grain) == 1), None)
+            if at not in active:
                 state = None if before is None else "dormant"
-            elif min(ones) == at:
+            elif min(active) == at:
                 state = "new"
             else:
                 state = "resurrecting" if before is None else "returning"
             if state is not None:
-                result[ones[before if state == "dormant" else at]][at, state] += 1
-    people = {value: sum(n for (_, state), n in one.items() if state != "dormant") for value, one in result.items()}
+                result[active[before if state == "dormant" else at]][at, state] += 1
+    people = {
+        value: sum(n for (_, state), n in counts.items() if state != "dormant") for value, counts in result.items()
+    }
     names = shown(people, top)
     rows = []
     for label in dict.fromkeys(names.values()) if by else [None]:
-        mine = sum((one for value, one in result.items() if names[value] == label), Counter())
+        totals = sum((counts for value, counts in result.items() if names[value] == label), Counter())
         for at in every:
-            states = [mine[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
+            states = [totals[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
             rows.append((at, *states, *([label] if by else [])))
     return rows
 
 
 def plain_stickiness(events, name, calendar):
-    counts = [len(ones) for ones in days_of(events, named(name), calendar).values()]
+    counts = [len(days) for days in days_of(events, named(name), calendar).values()]
     return [
-        (n, counts.count(n), counts.count(n) / len(counts), sum(one >= n for one in counts))
+        (n, counts.count(n), counts.count(n) / len(counts), sum(count >= n for count in counts))
         for n in range(1, max(counts, default=0) + 1)
     ]
 
@@ -164,7 +166,7 @@ CALENDARS = st.fixed_dictionaries(
 async def test_reports_of_periods_equal_plain_python_in_any_state(
     tmp_path_factory, events, calendar, mode, names, number, merges, states
 ):
-    """In the log, in the archive, compacted, merged, taken apart, and as of then."""
+    """In the log, in the archive, compacted, merged, unmerged, and as of earlier moments."""
     root = tmp_path_factory.mktemp("retention")
     async for stage in stages(root, events, merges=merges, only=states, untrusted=()):
         result = await stage.ask(
@@ -224,7 +226,7 @@ def shop_events():
 
 
 async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
-    """The same on 31,106 visits, by day and week, beside SQL of another engine where it has the function."""
+    """The same on 31,106 visits, by day and week, and against another engine where it has the function."""
     sent, events = shop_events
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(sent)
@@ -252,7 +254,7 @@ async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
     at=st.integers(-5 * DAY, 45 * DAY),
 )
 async def test_the_cohort_of_start_is_shown_whole(tmp_path_factory, events, calendar, mode, at):
-    """In every mode; and no person's first time moves."""
+    """With `start` the cohort of its period is complete, in every mode, and no person's first time changes."""
     start_us = START_US + at * 1_000_000
     async for stage in stages(tmp_path_factory.mktemp("start"), events, only=("both tiers",), untrusted=()):
         whole = await stage.ask("retention", mode=mode, periods=3, **calendar)
@@ -341,7 +343,7 @@ async def test_a_person_counts_with_one_value_of_by(tmp_path):
 
 
 async def test_hours_of_one_visitor_also_before_1970(tmp_path):
-    """Hours that the clock repeats are two; equal times are one; a start in the year 1 bounds nothing."""
+    """A repeated hour is two hours; equal times are one; a start in the year 1 is no bound."""
     times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T02:00:00Z"]
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         for at in times:
@@ -385,11 +387,11 @@ async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
         f"SELECT sumForEach(r) FROM (SELECT person, retention(day = 0 AND event = 'catalog', {conditions}) AS r "
         f"FROM file('{tmp_path / 'visits.parquet'}', Parquet) GROUP BY person)"
     )
-    theirs = [int(one) for one in str(chdb.query(sql, "CSV")).strip().strip('"[]').split(",")]
+    expected = [int(number) for number in str(chdb.query(sql, "CSV")).strip().strip('"[]').split(",")]
     async with Analytics("shop", root=tmp_path / "root", headroom_bytes=0) as shop:
         await shop.batch(sent)
-        ours = await shop.retention("catalog", "cart", grain="day", periods=7)
-    assert [row.people for row in ours if row.cohort == day] == theirs
+        result = await shop.retention("catalog", "cart", grain="day", periods=7)
+    assert [row.people for row in result if row.cohort == day] == expected
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def measured(events, measure):
 
 
 def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None, before_us=None):
-    """(time, series, by, value): every period of every group of every series; from `before_us` on those before, too."""
+    """(time, series, by, value) of every period, group and series; with `before_us`, also of the periods since it."""
     selected = [e for e in events if e.event in names]
     earliest = start_us if before_us is None else before_us
     selected = [e for e in selected if (earliest is None or e.us >= earliest) and (end_us is None or e.us < end_us)]
@@ -108,7 +108,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
 async def test_segmentation_equals_plain_python_in_any_state(
     tmp_path_factory, events, names, measure, calendar, top, bounded, states
 ):
-    """All measures, split and whole, in any state of an object; `top` counts the same events."""
+    """All measures, with and without `by`, in any state of an object; `top` counts the same events."""
     limits = {"start": "2026-01-06T00:10Z", "end": "2026-01-15T00:20Z"} if bounded else {}
     us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
     us = us if bounded else {}
@@ -133,7 +133,7 @@ def compared(rows, *, people):
 
 
 def plain_top(events, n, *, people, other=False):
-    """The n most frequent names, and all the others as one."""
+    """The n most frequent names, and all other names as one group."""
     result = defaultdict(list)
     for event in events:
         if event.event is not None:
@@ -260,7 +260,7 @@ async def test_segmentation_of_a_shop_equals_plain_python(tmp_path):
     ],
 )
 def test_a_formula_takes_nothing_but_arithmetic(wrong):
-    """Anything but numbers, letters and four signs is refused, with a hint."""
+    """A formula with anything except numbers, letters and four signs is refused, with a hint."""
     with pytest.raises(QueryRefused, match="A to B"):
         formula_sql(wrong, ["x", "y"])
 

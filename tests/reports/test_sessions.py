@@ -111,7 +111,7 @@ def same(result, expected):
     states=st.sampled_from(PAIRS),
 )
 async def test_sessions_equal_plain_python_in_any_state(tmp_path_factory, events, use, merged, calendar, states):
-    """Whole history, a part of it that cuts sessions, by entry, exit and a property; in any state of an object."""
+    """For all events, for a range that cuts sessions, by entry, exit and a property; in any state of an object."""
     merges = (("ann", "bob"),) if merged else ()
     start, end = START_US + 22 * 3600 * 1_000_000, START_US + 40 * 3600 * 1_000_000
     async for stage in stages(tmp_path_factory.mktemp("sessions"), events, merges=merges, only=states, untrusted=()):
@@ -216,10 +216,10 @@ async def test_sessions_equal_those_of_clickhouse(tmp_path):
             ) GROUP BY person, session
         ) GROUP BY day ORDER BY day
     """
-    theirs = [tuple(map(int, line.split(","))) for line in str(chdb.query(sql, "CSV")).split()]
+    expected = [tuple(map(int, line.split(","))) for line in str(chdb.query(sql, "CSV")).split()]
     async with Analytics("shop", root=tmp_path / "root", headroom_bytes=0) as shop:
         await shop.batch(sent)
-        ours = [
+        actual = [
             (
                 (row.time - date(1970, 1, 1)).days,
                 row.sessions,
@@ -231,13 +231,13 @@ async def test_sessions_equal_those_of_clickhouse(tmp_path):
             for row in await shop.sessions()
             if row.sessions
         ]
-    assert ours == theirs
+    assert actual == expected
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), use=st.sampled_from(["timeout", "session_id"]), size=st.integers(6, 20))
 async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, size):
-    """Page by page, the list has each session once, newest first; their figures are those of `sessions`."""
+    """The pages of the list have each session once, newest first; their figures add up to those of `sessions`."""
     question = {"use": use, "conversion": "pay"}
     async for stage in stages(tmp_path_factory.mktemp("list"), [*events, *events], only=("log",), untrusted=()):
         result, last = [], None

@@ -16,13 +16,13 @@ pytestmark = pytest.mark.integration
 
 @st.composite
 def streams(draw):
-    """Events of few ids at few times, some equal, and visitors who say later who they are."""
+    """Events of few ids at few times, some equal, and visitors who are identified later."""
     times = st.integers(0, 5)
-    one = st.builds(
+    tracked = st.builds(
         happened, st.sampled_from(["home", "pay"]), st.sampled_from(["ann", "bob", "?p1", "?p2", None]), times
     )
     identifies = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
-    return draw(st.lists(st.one_of(one, one, identifies), min_size=1, max_size=30))
+    return draw(st.lists(st.one_of(tracked, tracked, identifies), min_size=1, max_size=30))
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -34,8 +34,8 @@ async def test_pages_of_a_timeline_have_every_event_once(tmp_path_factory, event
     root = tmp_path_factory.mktemp("timeline")
     async for stage in stages(root, events, merges=(("ann", "bob"),), only=states, untrusted=()):
         own = {item["messageId"]: item["userId"] or item["anonymousId"] for item in _sent(events)}
-        persons = {one.person for one in stage.events if own[f"m{one.seq:06}"] == who}
-        expected = sorted(((one.us, one.seq) for one in stage.events if one.person in persons), reverse=True)
+        persons = {event.person for event in stage.events if own[f"m{event.seq:06}"] == who}
+        expected = sorted(((event.us, event.seq) for event in stage.events if event.person in persons), reverse=True)
         result, last = [], None
         while page := (await stage.ask("timeline", person=who, limit=size, before=last)).rows:
             result += [(to_us(row.timestamp), row.seq) for row in page]
@@ -49,7 +49,7 @@ def _sent(events):
 
 
 async def test_a_row_has_the_event_as_it_was_sent(tmp_path):
-    """Within a range and a condition, and the same through the sandbox."""
+    """A row has all fields of its event, with a range and a condition; the sandbox gives the same."""
     events = [
         happened("home", "ann", 0, {"page": "/"}, session="s"),
         happened("pay", "ann", 1),

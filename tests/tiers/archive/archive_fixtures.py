@@ -70,11 +70,11 @@ def stored(root: Path):
 
 
 class Died(BaseException):
-    """The process is gone."""
+    """The simulated process has died."""
 
 
 class QuickDisk(Disk):
-    """Does all but wait for the disk: a test kills no power."""
+    """Skips all syncs: these tests cut no power."""
 
     def sync(self, descriptor):
         """Takes no time."""
@@ -86,7 +86,7 @@ class QuickDisk(Disk):
 
 
 class MortalDisk(QuickDisk):
-    """Dies before its n-th operation, halfway through a write, and does nothing any more."""
+    """Dies before its n-th operation, or halfway if it is a write; later operations do nothing."""
 
     def __init__(self, lives=1 << 60):
         self.lives = lives
@@ -125,7 +125,7 @@ class MortalDisk(QuickDisk):
 
 
 class PowerlessDisk(MortalDisk):
-    """Dies like MortalDisk; `lose` then takes what a power loss takes: bytes and names that were never synced.
+    """Dies like MortalDisk; `lose` then removes bytes and names that were never synced, as a power loss does.
 
     SQLite syncs the catalog by itself: it stays.
     """
@@ -156,7 +156,7 @@ class PowerlessDisk(MortalDisk):
         self._durable |= set(path.iterdir())
 
     def lose(self, rng):
-        """Cut the power: a name that is not durable goes with all below it, or by chance stays; so do bytes."""
+        """Cut the power: a name that is not durable is lost with all below it, or stays by chance; so do bytes."""
         for path in sorted(self._root.rglob("*")):
             if not path.exists() or path.name.startswith("catalog.db"):
                 continue

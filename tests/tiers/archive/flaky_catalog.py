@@ -1,4 +1,4 @@
-"""A catalog whose answers get lost: `Settings.catalog` names it, as a user names a catalog of their own."""
+"""A catalog whose answers get lost. `Settings.catalog` names it, like a user's own catalog."""
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException

@@ -1,4 +1,4 @@
-"""An Iceberg REST catalog over loopback HTTP, as small as our archive needs it, that fails as real servers do."""
+"""A small Iceberg REST catalog over loopback HTTP, with the requests of our archive, that fails as real servers do."""
 
 import json
 import socket
@@ -30,10 +30,10 @@ class RestServer(ThreadingHTTPServer):
     """Serves the tables of a SQLite catalog. A context manager.
 
     Attributes:
-        script: for the next commits: "504" answers that without doing it, "applied 504" does it first; "drop" closes
+        script: answers to the next commits: "504" fails without a commit, "applied 504" commits first; "drop" closes
             the socket instead of answering.
-        status: what every request is answered with, while it is set.
-        token: the one that requests must carry, if set.
+        status: the status of every response, while it is set.
+        token: the token that requests must carry, if set.
     """
 
     daemon_threads = True
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Write no log."""
 
     def do_GET(self):
         self._answer(self._get)
@@ -112,26 +112,26 @@ class Handler(BaseHTTPRequestHandler):
             return {"namespace": json.loads(body)["namespace"], "properties": {}}
         _, namespace, _, *name = parts
         if not name:
-            asked = CreateTableRequest.model_validate({"location": None} | json.loads(body))
+            request = CreateTableRequest.model_validate({"location": None} | json.loads(body))
             return described(
                 catalog.create_table(
-                    (namespace, asked.name),
-                    asked.table_schema,
-                    partition_spec=asked.partition_spec,
-                    sort_order=asked.write_order,
-                    properties=asked.properties,
+                    (namespace, request.name),
+                    request.table_schema,
+                    partition_spec=request.partition_spec,
+                    sort_order=request.write_order,
+                    properties=request.properties,
                 )
             )
         return self._commit((namespace, *name), CommitTableRequest.model_validate_json(body))
 
-    def _commit(self, identifier, asked):
+    def _commit(self, identifier, request):
         step = self.server.script.pop(0) if self.server.script else ""
         if not step or step.startswith("applied"):
             table = self.server.catalog.load_table(identifier)
-            done = self.server.catalog.commit_table(table, asked.requirements, asked.updates)
+            result = self.server.catalog.commit_table(table, request.requirements, request.updates)
             answer = {
-                "metadata-location": done.metadata_location,
-                "metadata": json.loads(done.metadata.model_dump_json()),
+                "metadata-location": result.metadata_location,
+                "metadata": json.loads(result.metadata.model_dump_json()),
             }
         if not step:
             return answer

@@ -90,7 +90,7 @@ async def test_lost_answer_of_maintenance(flaky, step):
 
 
 async def test_conflicts_are_tried_again(flaky):
-    """Refusals are followed by another look at the watermark and another try, a bounded number of times."""
+    """After a refusal the archive reads the watermark again and retries, a bounded number of times."""
     catalog, make = flaky
     archive = make()
     await archive.append(events(0, 4), 0, 4)
@@ -106,7 +106,7 @@ async def test_conflicts_are_tried_again(flaky):
 
 
 async def test_someone_else_archived_the_batch_meanwhile(flaky):
-    """A batch that another archiver commits between our look and our commit is not committed again."""
+    """A batch that another archiver commits between our read of the watermark and our commit is not added again."""
     catalog, make = flaky
     archive, other = make(), make()
     await archive.append(events(0, 4), 0, 4)
@@ -170,7 +170,7 @@ async def test_l3_25_two_archivers_race(tmp_path, rounds):
 
 @pytest.mark.integration
 async def test_two_archivers_race_to_create(tmp_path):
-    """Two archivers that find nothing there make one table, and one of them archives the batch."""
+    """Two archivers that find no table create one, and one of them archives the batch."""
     for attempt in range(5):
         root = tmp_path / str(attempt)
         pair = [open_archive(root), open_archive(root)]
@@ -205,7 +205,7 @@ async def test_locked_catalog(tmp_path):
 
 
 async def test_lost_catalog_fails_closed(tmp_path):
-    """When catalog.db was lost the archive does not silently start again after the lost events."""
+    """Without its catalog.db the archive does not silently start again after the lost events."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     await archive.close()
@@ -218,7 +218,7 @@ async def test_lost_catalog_fails_closed(tmp_path):
 
 
 async def test_damaged_catalog(tmp_path):
-    """An unreadable catalog.db or metadata file is ArchiveUnavailable, and a sentence of check()."""
+    """An unreadable catalog.db or metadata file is ArchiveUnavailable, and a problem of check()."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     await archive.close()

@@ -28,7 +28,7 @@ async def archive(tmp_path):
 
 
 async def test_nothing_archived_yet(archive, tmp_path):
-    """Before the first append the archive is empty, costs no file, and asking it is not an error."""
+    """Before the first append the archive is empty, has no file, and can be read without an error."""
     assert not archive.exists()
     assert await archive.watermark() == 0
     async with archive.pin() as view:
@@ -59,7 +59,7 @@ async def test_append_moves_rows_and_watermark_together(archive):
 
 
 async def test_append_twice_adds_nothing(archive):
-    """A batch that is already archived, wholly or as part of more, is answered with False and changes nothing."""
+    """Appending a batch that is already archived, alone or within more events, returns False and changes nothing."""
     await archive.append(events(0, 10), 0, 10)
     await archive.append(events(10, 20), 10, 20)
     before = await archive.snapshots()
@@ -127,16 +127,16 @@ async def test_manifests_describe_the_files(archive):
 
 async def test_days_before_1970_and_at_the_edges(archive):
     """Days are counted in UTC, by the floor, also before 1970 and in the years 1 and 9999."""
-    at = [-62_135_596_800_000_000, -1, 0, DAY - 1, DAY, 253_402_300_799_999_999]
-    await archive.append(events(0, 6, at=at.__getitem__), 0, 6)
+    timestamps = [-62_135_596_800_000_000, -1, 0, DAY - 1, DAY, 253_402_300_799_999_999]
+    await archive.append(events(0, 6, at=timestamps.__getitem__), 0, 6)
     async with archive.pin() as view:
-        found = [(file.min_timestamp, file.max_timestamp, file.path.split("=")[1][:10]) for file in view.files]
-    assert found == [
-        (at[0], at[0], "0001-01-01"),
+        bounds = [(file.min_timestamp, file.max_timestamp, file.path.split("=")[1][:10]) for file in view.files]
+    assert bounds == [
+        (timestamps[0], timestamps[0], "0001-01-01"),
         (-1, -1, "1969-12-31"),
         (0, DAY - 1, "1970-01-01"),
         (DAY, DAY, "1970-01-02"),
-        (at[5], at[5], "9999-12-31"),
+        (timestamps[5], timestamps[5], "9999-12-31"),
     ]
     assert (await archive.compact()).commits == 0
 
@@ -181,7 +181,7 @@ async def test_promotion_midway(tmp_path):
 
 
 async def test_promotion_that_is_no_longer_declared_is_still_computed(tmp_path):
-    """A column of the table is filled in every file, also when this opening of the object does not promote it."""
+    """A column of the table is filled in every file, also when the opened object does not promote it."""
     first = open_archive(tmp_path)
     await first.append(events(0, 4), 0, 4)
     await first.close()
@@ -206,7 +206,7 @@ async def test_promotion_never_changes_its_type(tmp_path):
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_promotions_with_odd_names(tmp_path, first):
-    """Columns keep the property's name, dots, blanks and dollars included, from the start or added later."""
+    """Columns keep the property's name with its dots, blanks and dollars, from the start or added later."""
     odd = as_promotions({"a.b": int, "a b": str, "c$-d": float, "day": bool})
     if not first:
         plain = open_archive(tmp_path)
@@ -221,9 +221,9 @@ async def test_promotions_with_odd_names(tmp_path, first):
     await again.append(rows.slice(start + 2, 2), start + 2, start + 4)
     await again.compact()
     async with again.pin() as view:
-        found = read(view.files[-1].path).sort_by("seq")
+        table = read(view.files[-1].path).sort_by("seq")
         assert {"a.b", "a b", "c$-d", "day"} <= view.files[-1].columns
-    assert found.select(["a.b", "a b", "c$-d", "day"]).slice(found.num_rows - 1).to_pylist() == [
+    assert table.select(["a.b", "a b", "c$-d", "day"]).slice(table.num_rows - 1).to_pylist() == [
         {"a.b": start + 3, "a b": "x", "c$-d": 0.5, "day": True}
     ]
     assert await again.check() == []
@@ -240,7 +240,7 @@ async def test_promotions_that_differ_in_case(archive, tmp_path):
 
 
 async def test_pin_of_a_snapshot_and_of_a_tag(archive):
-    """A snapshot is read again by id or by tag; moving the tag moves what it names; a removed one is gone."""
+    """A snapshot is read again by id or by tag; a tag can be moved to another snapshot; a removed tag is gone."""
     await archive.append(events(0, 4), 0, 4)
     await archive.tag("first")
     await archive.append(events(4, 8), 4, 8)
@@ -296,7 +296,7 @@ async def test_pin_does_not_wait_for_work(tmp_path):
 
 
 async def test_cancelled_append_happens_wholly(archive):
-    """Cancelling the await does not stop a transaction halfway, and no other one runs in between."""
+    """Cancelling an append does not stop its transaction halfway, and no other transaction runs in between."""
     task = asyncio.ensure_future(archive.append(events(0, 10), 0, 10))
     await asyncio.sleep(0)
     task.cancel()
@@ -339,7 +339,7 @@ async def test_close_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("disorder", ["nearly sorted", "reversed", "one late event", "shuffled"])
 async def test_rows_of_many_chunks_are_sorted(tmp_path, disorder):
-    """However far an event lies from its place in time, each file holds its day sorted, and nothing is lost."""
+    """However late an event arrives, each file has its day sorted, and nothing is lost."""
     count = 3000
     steps = {
         "nearly sorted": lambda seq: seq ^ 1,
@@ -352,10 +352,10 @@ async def test_rows_of_many_chunks_are_sorted(tmp_path, disorder):
     archive = open_archive(tmp_path)
     await archive.append(chunked, 0, count)
     async with archive.pin() as view:
-        found = [read(file.path) for file in view.files]
-    for rows in found:
+        tables = [read(file.path) for file in view.files]
+    for rows in tables:
         keys = list(zip(rows["timestamp"].cast(pa.int64()).to_pylist(), rows["seq"].to_pylist(), strict=True))
         assert keys == sorted(keys)
-    back = pa.concat_tables(found).sort_by("seq").select(SCHEMA.names)
+    back = pa.concat_tables(tables).sort_by("seq").select(SCHEMA.names)
     assert back.cast(SCHEMA).equals(table)
     await archive.close()

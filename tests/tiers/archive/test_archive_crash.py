@@ -19,8 +19,8 @@ def step(request):
 
 
 async def lives_through(root, act, prepare, step=1):
-    """Run `act` on archives that die at one file operation after the other, until one lives through it."""
-    place, copy = root / "place", root / "copy"  # at one path always: Iceberg's metadata holds absolute paths
+    """Run `act` on archives that die at one file operation after the other, until one survives."""
+    place, copy = root / "place", root / "copy"  # always at one path: Iceberg's metadata has absolute paths
     place.mkdir()
     healthy = open_archive(place)
     await prepare(healthy)
@@ -50,7 +50,7 @@ async def same_day(archive, start, end):
 
 
 async def test_append_killed_at_every_file_operation(tmp_path):
-    """Killed anywhere in an append, the archive is in the old state or the new; running it again adds what lacks."""
+    """Killed anywhere in an append, the archive has the old state or the new; the next run adds the missing events."""
 
     async def prepare(archive):
         await archive.append(events(0, 8), 0, 8)
@@ -71,7 +71,7 @@ async def test_append_killed_at_every_file_operation(tmp_path):
 
 
 async def test_first_append_killed_at_every_file_operation(tmp_path, step):
-    """The same where neither catalog nor table nor directory was there before."""
+    """The same without an existing catalog, table or directory."""
 
     async def prepare(_):
         pass
@@ -86,7 +86,7 @@ async def test_first_append_killed_at_every_file_operation(tmp_path, step):
 
 
 async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path, step):
-    """Killed anywhere in compaction or erasure, rows are those from before or after, each once; it can be run again."""
+    """Killed anywhere in compaction or erasure, the rows are the old or the new ones, each once; a repeat works."""
 
     async def prepare(archive):
         for start in (0, 6):
@@ -99,7 +99,7 @@ async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path, s
     whole, erased = list(range(12)), [seq for seq in range(12) if seq % 7 != 5]
     async for lives, archive, lived in lives_through(tmp_path, act, prepare, step):
         assert await seqs(archive) in ([erased] if lived else [whole, erased])
-        if lives // step % 2 and not lived:  # going on after every one of them would take too long
+        if lives // step % 2 and not lived:  # continuing after each of them would take too long
             continue
         await act(archive)
         assert await seqs(archive) == erased
@@ -110,7 +110,7 @@ async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path, s
 
 
 async def test_maintenance_killed_at_every_file_operation(tmp_path):
-    """Killed anywhere in expiry or collection, nothing that is needed is gone."""
+    """Killed anywhere in expiry or collection, no needed file is lost."""
 
     async def prepare(archive):
         for start in (0, 2, 4):
@@ -132,7 +132,7 @@ async def test_maintenance_killed_at_every_file_operation(tmp_path):
 
 @pytest.mark.parametrize("operation", ["write", "sync", "sync_directory"])
 async def test_failing_disk(tmp_path, operation):
-    """A disk that reports errors makes the append fail, at every operation, and never half-succeed."""
+    """An error of the disk at any operation makes the append fail, and never succeed in part."""
 
     class Failing(Disk):
         left = 0
@@ -211,7 +211,7 @@ async def test_everything_is_synced_before_the_commit_returns(tmp_path):
 
 
 async def test_garbage_of_a_crash_is_collected(tmp_path):
-    """What a crash left between Parquet file and commit is listed by a dry run and deleted by a real one."""
+    """Files of a crash between Parquet file and commit are listed by a dry run and deleted by a real one."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     needed = stored(tmp_path)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def pair(tmp_path):
-    """A catalog, and what opens archivers of one table in it. They are closed at the end."""
+    """A catalog, and a function that opens archivers of one table in it. They are closed at the end."""
     from tests.tiers.archive.flaky_catalog import FlakyCatalog
 
     FlakyCatalog.script, FlakyCatalog.meanwhile = [], None
@@ -45,7 +45,7 @@ async def pair(tmp_path):
 
 
 def between(catalog, call):
-    """Let `call` happen after the next commit was prepared, and before it is made."""
+    """Run `call` after the next commit was prepared, and before it is made."""
     catalog.meanwhile = lambda: asyncio.run(call())
 
 
@@ -54,7 +54,7 @@ async def same_day(archive, start, end):
 
 
 def grow_old(root):
-    """Make every file older than any grace."""
+    """Make every file older than any grace period."""
     for path in stored(root):
         os.utime(path, (0, 0))
 
@@ -63,7 +63,7 @@ def grow_old(root):
 async def test_l3_30_garbage_collection_beside_an_uncommitted_write(pair, tmp_path, job):
     """Another collector between the files of a commit and the commit deletes none of these files.
 
-    They are young: the grace is what protects them. What is old and unneeded goes at the same time.
+    The files are young: the grace period protects them. Old, unneeded files are deleted at the same time.
     """
     catalog, make = pair
     writer, collector = make(garbage_grace_s=3600), make(garbage_grace_s=3600)
@@ -90,7 +90,7 @@ async def test_l3_30_garbage_collection_beside_an_uncommitted_write(pair, tmp_pa
 
 
 async def test_l3_30_garbage_collection_beside_a_reader(pair):
-    """A view that was opened before compaction, expiry and collection by its own archive reads on to its end."""
+    """A view opened before its own archive compacts, expires and collects can be read to the end."""
     _, make = pair
     archive = make()
     await same_day(archive, 0, 4)
@@ -105,7 +105,7 @@ async def test_l3_30_garbage_collection_beside_a_reader(pair):
 
 
 class Overtaken(QuickDisk):
-    """Before its first deletion `first` is called, once, if there is one."""
+    """Calls `first`, if set, once before its first deletion."""
 
     first = None
 
@@ -117,7 +117,7 @@ class Overtaken(QuickDisk):
 
 
 async def test_l3_30_two_collectors_at_once(pair, tmp_path):
-    """Files that another collector, or a commit elsewhere, has deleted meanwhile cause no failure."""
+    """Files that another collector or commit has deleted meanwhile cause no failure."""
     _, make = pair
     disk = Overtaken()
     slow, fast = make(disk=disk), make()
@@ -162,7 +162,7 @@ async def values_of(archive, column):
 
 @pytest.mark.parametrize("job", ["append", "compact"])
 async def test_l3_35_a_column_that_comes_between_plan_and_commit(pair, job):
-    """A property that another archiver promotes meanwhile is a column of what is then committed, with its values."""
+    """A property that another archiver promotes meanwhile becomes a column of the commit, with its values."""
     catalog, make = pair
     plain, promoting = make(promotions=BUILT_IN), make(promotions=PROMOTIONS)
     await same_day(plain, 0, 4)
@@ -182,7 +182,7 @@ async def test_l3_35_a_column_that_comes_between_plan_and_commit(pair, job):
 
 
 async def test_l3_35_a_type_that_comes_between_plan_and_commit(pair):
-    """Two archivers promote one property with two types: the first one's holds, the second's batch is not appended."""
+    """Two archivers promote a property with two types: the first type stays, the second batch is not appended."""
     catalog, make = pair
     plain, number = make(promotions=BUILT_IN), make()
     text = make(promotions=(*BUILT_IN, Promotion("revenue", "str")))
@@ -197,7 +197,7 @@ async def test_l3_35_a_type_that_comes_between_plan_and_commit(pair):
 
 
 async def test_l3_35_columns_that_another_program_renames(pair, tmp_path):
-    """A promoted column that was renamed or dropped is made again, from the events; a base column stops everything."""
+    """A renamed or dropped promoted column is added again from the events; for a base column every call fails."""
     from pyiceberg.catalog.sql import SqlCatalog
 
     _, make = pair
@@ -234,7 +234,7 @@ async def test_l3_35_columns_that_another_program_renames(pair, tmp_path):
 async def test_l3_36_erased_bytes_leave_the_disk(pair, tmp_path):
     """After erasure, expiry and collection no file has a byte of the person, and no batch brings them back.
 
-    A tag from before keeps them, as it keeps everything, until it is taken away.
+    An older tag keeps the bytes, like all other files, until it is removed.
     """
     _, make = pair
     archive = make()
@@ -250,10 +250,10 @@ async def test_l3_36_erased_bytes_leave_the_disk(pair, tmp_path):
         await archive.collect_garbage()
 
     def traces():
-        """Files whose rows have the person, and manifests whose bounds do."""
+        """Files with the person in their rows, and manifests with the person in their bounds."""
         data = [path for path in stored(tmp_path) if path.suffix == ".parquet"]
-        found = [path for path in data if "person-3" in read(path)["user_id"].to_pylist()]
-        return found + [path for path in stored(tmp_path) if b"person-3" in path.read_bytes() and path not in found]
+        paths = [path for path in data if "person-3" in read(path)["user_id"].to_pylist()]
+        return paths + [path for path in stored(tmp_path) if b"person-3" in path.read_bytes() and path not in paths]
 
     def bounds(worker):
         table = worker.load()

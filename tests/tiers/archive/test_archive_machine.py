@@ -1,4 +1,4 @@
-"""Two archivers of one table, whose catalog loses answers, and whose jobs come between each other's plan and commit."""
+"""Two archivers of one table. The catalog loses answers, and a job of one runs between plan and commit of the other."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ JOBS = st.one_of(
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Promised: both archivers read the contents of a plain list, for any interleaving."""
+    """For any interleaving, both archivers read the contents of a plain list."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ class Interleavings(RuleBasedStateMachine):
         """Events of three days, some of them late."""
         return events(start, end, at=lambda seq: START + seq + (seq * 31 % 3) * DAY)
 
-    # What the jobs do to the plain list, each as if it were alone
+    # The effects of the jobs on the plain list, each as if it ran alone
 
     def note(self, job, argument):
         if job == "append":
@@ -75,7 +75,7 @@ class Interleavings(RuleBasedStateMachine):
         return await getattr(archive, job)()
 
     def between(self, job, argument):
-        """Let the second archiver do a job when the first has prepared a commit, and note it if it came to that."""
+        """Let the second archiver do a job after the first has prepared a commit; note the job if it ran."""
 
         def meanwhile():
             script, self.catalog.script = self.catalog.script, []
@@ -96,7 +96,7 @@ class Interleavings(RuleBasedStateMachine):
         try:
             done = self.runner.run(self.call(self.archives[0], *job, start))
         except ArchiveConflict:
-            # The other one took a part of this batch: it is to be read from the log anew.
+            # The other archiver took a part of this batch: it must be read from the log again.
             assert job[0] == "append"
             assert start < self.watermark < start + job[1]
         except ArchiveUnavailable:
@@ -114,7 +114,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def grow_old(self):
-        """No job is running: all files become older than the grace, and garbage among them may be deleted."""
+        """Make all files older than the grace period while no job runs: garbage among them may be deleted."""
         for path in stored(self.root / "warehouse"):
             os.utime(path, (0, 0))
 
@@ -126,7 +126,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(job=JOBS)
     def at_once(self, job):
-        """Both archivers do the same at the same time."""
+        """Both archivers run the same job at the same time."""
         start = self.watermark
 
         async def race():
@@ -134,13 +134,13 @@ class Interleavings(RuleBasedStateMachine):
             return await asyncio.gather(*calls, return_exceptions=True)
 
         outcomes = self.runner.run(race())
-        failed = [one for one in outcomes if isinstance(one, BaseException)]
-        assert all(isinstance(one, ArchiveUnavailable) for one in failed), "the catalog may be busy with the other"
-        if failed:  # nobody knows whether these came to anything; it is said that doing it again is safe
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert all(isinstance(error, ArchiveUnavailable) for error in failed), "the catalog may be busy with the other"
+        if failed:  # these may or may not have taken effect; a repeat is safe
             outcomes.append(self.runner.run(self.call(self.archives[0], *job, start)))
         if job[0] == "append":
-            assert sum(one is True for one in outcomes) == 1 or failed
-            assert sum(one is True for one in outcomes) <= 1
+            assert sum(outcome is True for outcome in outcomes) == 1 or failed
+            assert sum(outcome is True for outcome in outcomes) <= 1
         self.note(*job)
 
     @invariant()
@@ -165,5 +165,5 @@ def test_l3_29_interleavings():
 
 @pytest.mark.slow
 def test_l3_29_many_interleavings():
-    """The same, for some minutes."""
+    """The same for some minutes."""
     run_state_machine_as_test(Interleavings, settings=settings(max_examples=80, stateful_step_count=30, deadline=None))

@@ -20,7 +20,7 @@ async def archive(tmp_path):
 
 
 async def test_expired_snapshots_are_an_error(archive):
-    """Expiry keeps the newest and the tagged; another one then raises SnapshotExpired, never reads the newest."""
+    """Expiry keeps the newest and the tagged snapshots; any other then raises SnapshotExpired."""
     for start in range(0, 20, 4):
         await archive.append(events(start, start + 4), start, start + 4)
     ids = [snapshot.id for snapshot in await archive.snapshots()]
@@ -64,7 +64,7 @@ async def test_compaction_merges_each_day(archive):
 
 
 async def test_compaction_is_bounded(tmp_path):
-    """Groups have no more than `archive_rows` rows, commits about `compact_target_bytes`, and it comes to an end."""
+    """Groups have at most `archive_rows` rows, commits about `compact_target_bytes`, and compaction ends."""
     archive = open_archive(tmp_path, archive_rows=20, compact_target_bytes=20_000)
     for start in range(0, 60, 6):
         await archive.append(events(start, start + 6, at=lambda seq: START + seq), start, start + 6)
@@ -105,7 +105,7 @@ async def test_a_batch_beyond_the_target_becomes_several_files(tmp_path):
 
 
 async def test_columns_too_wide_for_one_chunk(tmp_path, monkeypatch):
-    """Text beyond what one Arrow chunk can hold is archived, and compacted with files that have less of it."""
+    """Text larger than an Arrow chunk is archived, and compacted with files that have less of it."""
     from lakebed.tiers.archive import data_files as datafiles
 
     archive = open_archive(tmp_path)
@@ -177,7 +177,7 @@ async def test_watermark_survives_maintenance(tmp_path):
 
 
 async def test_metadata_is_bounded(archive, tmp_path):
-    """However many commits there were, about 20 metadata files stay, and manifests are merged."""
+    """After any number of commits about 20 metadata files stay, and manifests are merged."""
     for start in range(30):
         await archive.append(events(start, start + 1), start, start + 1)
     metadata = [path for path in stored(tmp_path) if path.name.endswith(".metadata.json")]

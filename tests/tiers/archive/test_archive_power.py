@@ -15,8 +15,8 @@ def step(request):
 
 
 async def after_power_losses(root, step, prepare, act):
-    """Run `act` and cut the power at one file operation after the other; give what is opened after each."""
-    place, copy = root / "place", root / "copy"  # at one path always: Iceberg's metadata holds absolute paths
+    """Run `act` and cut the power at one file operation after the other; yield the archive opened after each."""
+    place, copy = root / "place", root / "copy"  # always at one path: Iceberg's metadata has absolute paths
     place.mkdir()
     healthy = open_archive(place)
     await prepare(healthy)
@@ -49,7 +49,7 @@ async def three_batches(archive):
 
 
 async def test_l3_32_power_lost_in_an_append(tmp_path, step):
-    """The catalog never names a file that a power loss took: the archive is in the old state or the new one, whole."""
+    """The catalog never names a file that a power loss removed: the archive has the complete old or new state."""
 
     async def act(archive):
         await archive.append(events(12, 16), 12, 16)
@@ -67,7 +67,7 @@ async def test_l3_32_power_lost_in_an_append(tmp_path, step):
 
 
 async def test_l3_32_power_lost_in_the_first_append(tmp_path, step):
-    """The same where the directories, the catalog and the table are new."""
+    """The same with new directories, catalog and table."""
 
     async def act(archive):
         await archive.append(events(0, 4), 0, 4)
@@ -82,7 +82,7 @@ async def test_l3_32_power_lost_in_the_first_append(tmp_path, step):
 
 @pytest.mark.parametrize("job", ["compact", "erase", "expire", "collect_garbage"])
 async def test_l3_32_power_lost_in_maintenance(tmp_path, step, job):
-    """The same for what rewrites, forgets and deletes; running it again completes it."""
+    """The same for compaction, expiry and collection; another run completes them."""
 
     async def prepare(archive):
         await three_batches(archive)

@@ -1,4 +1,4 @@
-"""The archive on an Iceberg REST catalog, over real HTTP, whose answers get lost."""
+"""The archive on an Iceberg REST catalog whose answers get lost, over real HTTP."""
 
 import pytest
 
@@ -28,22 +28,22 @@ async def same_day(archive, start, end):
 
 
 async def test_a_rest_catalog_keeps_an_archive(server, archive, tmp_path):
-    """Over HTTP everything is as with a catalog in a file."""
+    """An archive over HTTP works like one with a catalog in a file."""
     await same_day(archive, 4, 8)
     assert (await archive.compact()).files_after == 1
     assert (await archive.erase("user_id", ["u3"])).rows == 1
     await archive.expire()
     assert (await archive.collect_garbage()).paths
     other = open_archive(tmp_path, catalog=server.properties)
-    for one in (archive, other):
-        assert await seqs(one) == [0, 1, 2, 4, 5, 6, 7]
-        assert await one.check() == []
+    for instance in (archive, other):
+        assert await seqs(instance) == [0, 1, 2, 4, 5, 6, 7]
+        assert await instance.check() == []
     await other.close()
 
 
 @pytest.mark.parametrize("fault", ["500", "502", "504", "503", "429", "drop"])
 async def test_l3_26_lost_answers_over_http(server, archive, fault):
-    """Whether a commit was applied before the answer was lost or not, its events are there once in the end."""
+    """If the answer to a commit is lost, applied or not, its events are there once in the end."""
     server.script = [f"applied {fault}"]
     assert await same_day(archive, 4, 8) is True
     server.script = [fault]
@@ -58,7 +58,7 @@ async def test_l3_26_lost_answers_over_http(server, archive, fault):
 
 
 async def test_l3_27_conflict_storm_over_http(server, archive):
-    """A 409 for each try ends by itself after a bounded number of requests; one for an applied commit is found out."""
+    """Retries after a 409 end after a bounded number of requests; a 409 for an applied commit is recognized."""
     before = server.asked
     server.script = ["409"] * 100
     with pytest.raises(ArchiveConflict, match="20 times in a row"):

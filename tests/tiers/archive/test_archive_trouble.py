@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_foreign_commit_is_refused(tmp_path):
-    """When another program commits, the watermark is not known: everything that would rely on it fails closed."""
+    """After a commit of another program the watermark is unknown: every call that needs it fails."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 8), 0, 8)
     await archive.close()
@@ -35,7 +35,7 @@ async def test_foreign_commit_is_refused(tmp_path):
 
 
 async def test_foreign_table_is_refused(tmp_path):
-    """A table that a newer Lakebed made, that lost our settings, or that is not ours at all, is not touched."""
+    """A table of a newer Lakebed, without our settings, or of another program is not touched."""
     from pyiceberg.catalog.sql import SqlCatalog
 
     archive = open_archive(tmp_path)

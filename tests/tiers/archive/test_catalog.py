@@ -37,18 +37,18 @@ async def test_duckdb_reads_the_files(tmp_path):
     async with archive.pin() as view, archive.pin() as again:
         assert view.files is again.files
         connection = duckdb.connect()
-        found = connection.execute(
+        row = connection.execute(
             "SELECT count(*), count(DISTINCT seq), sum(revenue), min(epoch_us(timestamp)) "
             "FROM read_parquet(?, hive_partitioning = false)",
             [[file.path for file in view.files]],
         ).fetchone()
         connection.close()
-    assert found == (20, 20, sum(seq + 0.5 for seq in range(20)), START)
+    assert row == (20, 20, sum(seq + 0.5 for seq in range(20)), START)
     await archive.close()
 
 
 async def test_external_catalog(tmp_path):
-    """A catalog named by settings holds a table an object, named for it; the default one is then never made."""
+    """A catalog from the settings has a table named for each object; the default catalog is never created."""
     catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/shared.db"}
     settings = {"catalog": catalog, "warehouse": str(tmp_path / "lake"), "namespace": "team.product"}
     shop, blog = (open_archive(tmp_path / "root", name=name, **settings) for name in ("shop", "blog"))
@@ -76,7 +76,7 @@ async def test_external_catalog(tmp_path):
 
 
 async def test_warehouse_elsewhere(tmp_path):
-    """With a warehouse of their own in the settings, objects keep their catalogs and do not share files."""
+    """With a warehouse in the settings, objects keep their own catalogs and do not share files."""
     warehouse = tmp_path / "big disk"
     shop, blog = (open_archive(tmp_path, name=name, warehouse=str(warehouse)) for name in ("shop", "blog"))
     await shop.append(events(0, 4), 0, 4)
@@ -109,8 +109,8 @@ async def test_commits_of_the_default_catalog_are_durable(tmp_path):
 def test_importing_the_archive_is_cheap():
     """Neither pyiceberg, SQLAlchemy nor DuckDB is imported before an archive is used."""
     code = "import sys, lakebed.tiers.archive.archive; print({'pyiceberg', 'sqlalchemy', 'duckdb'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "set()\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "set()\n"
 
 
 async def test_unreachable_catalog(tmp_path):

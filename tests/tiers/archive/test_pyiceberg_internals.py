@@ -72,7 +72,7 @@ def test_only_the_adapter_imports_undocumented_names():
 
 
 def test_the_version_is_the_pinned_one():
-    """The contract was read in 0.12: another minor version needs another reading."""
+    """The contract was checked for 0.12: another minor version needs another check."""
     assert pyiceberg.__version__.startswith("0.12.")
 
 
@@ -106,7 +106,7 @@ async def test_requests_of_the_rest_client_time_out(tmp_path, monkeypatch):
 
 
 def test_jobs_run_inline_on_our_threads_alone():
-    """`ExecutorFactory.get_or_create` is where pyiceberg takes its pool from; only threads that asked run inline."""
+    """`ExecutorFactory.get_or_create` gives pyiceberg its pool; only threads that ask for it run jobs inline."""
 
     def thread_of_a_job() -> int | None:
         return ExecutorFactory.get_or_create().submit(threading.get_ident).result()
@@ -127,7 +127,7 @@ def test_jobs_run_inline_on_our_threads_alone():
 
 
 def test_an_error_of_an_inline_job_is_raised_by_its_result():
-    """As with pyiceberg's pool: the caller gets the error, where it asks for the result."""
+    """The caller gets the error from `result()`, as with pyiceberg's pool."""
     internals.run_inline()
     try:
         future = ExecutorFactory.get_or_create().submit(lambda: 1 / 0)
@@ -141,7 +141,7 @@ def test_an_error_of_an_inline_job_is_raised_by_its_result():
 
 
 def test_field_ids_of_arrow_are_kept():
-    """`pyarrow_to_schema` takes the ids in the metadata; it assigns none of its own."""
+    """`pyarrow_to_schema` uses the ids in the metadata and assigns no others."""
     fields = internals.schema_from_arrow(SCHEMA).fields
     assert [(field.field_id, field.name) for field in fields] == list(enumerate(SCHEMA.names, 1))
     assert [field.required for field in fields] == [not field.nullable for field in SCHEMA]
@@ -221,25 +221,25 @@ async def test_manifests_list_the_live_files(archive):
 
 
 async def test_metadata_of_a_cached_transaction_are_those_of_pyiceberg(archive):
-    """After each staged change the metadata are what pyiceberg derives, and they are derived once.
+    """After each staged change the metadata equal those of pyiceberg, and they are derived once.
 
     This is the contract with `Transaction._table`, `_updates` (a new tuple for each change) and `table_metadata`.
     """
     table = await archive._run(lambda worker: worker.load())
-    ours, theirs = internals.CachedTransaction(table), Transaction(table)
-    assert ours.table_metadata == theirs.table_metadata
+    cached, plain = internals.CachedTransaction(table), Transaction(table)
+    assert cached.table_metadata == plain.table_metadata
     for number in range(3):
-        for transaction in (ours, theirs):
+        for transaction in (cached, plain):
             transaction.set_properties({"lakebed.test": str(number)})
-        assert ours.table_metadata.properties["lakebed.test"] == str(number)
+        assert cached.table_metadata.properties["lakebed.test"] == str(number)
         ignored = {"last_updated_ms": 0}  # pyiceberg reads the clock
-        assert ours.table_metadata.model_copy(update=ignored) == theirs.table_metadata.model_copy(update=ignored)
-        assert ours.table_metadata is ours.table_metadata
+        assert cached.table_metadata.model_copy(update=ignored) == plain.table_metadata.model_copy(update=ignored)
+        assert cached.table_metadata is cached.table_metadata
     assert "lakebed.test" not in table.metadata.properties
 
 
 async def test_a_staged_append_changes_nothing_before_the_commit(archive):
-    """`update_snapshot().merge_append()` stages a snapshot with our summary; the table is as it was until committed."""
+    """`update_snapshot().merge_append()` stages a snapshot with our summary; a commit alone changes the table."""
 
     def stage(worker):
         table = worker.load()

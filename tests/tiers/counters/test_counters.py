@@ -38,13 +38,13 @@ def counters(clock):
 
 
 class Model:
-    """The promise in its plainest form: a list of (key, amount, end, birth)."""
+    """Plain counters: a list of increments, and the birth of each key."""
 
     def __init__(self, max_keys):
         self.increments, self.births, self.max_keys, self.evicted, self.clock = [], {}, max_keys, 0, 0
 
     def sweep(self, now):
-        self.increments = [one for one in self.increments if one[2] > now]
+        self.increments = [increment for increment in self.increments if increment[2] > now]
         alive = {key for key, _, _ in self.increments}
         self.births = {key: birth for key, birth in self.births.items() if key in alive}
 
@@ -52,7 +52,7 @@ class Model:
         return max(end for name, _, end in self.increments if name == key)
 
     def delete(self, key):
-        self.increments = [one for one in self.increments if one[0] != key]
+        self.increments = [increment for increment in self.increments if increment[0] != key]
         return self.births.pop(key, None) is not None
 
     def incr(self, key, amount, end, now):
@@ -161,14 +161,14 @@ def test_many_keys_against_a_list(steps):
         patch.setattr(module, "_UNINDEXED", 16)
         clock = ManualClock()
         counters, model = Counters(clock, 200), Model(200)
-        for number, (pause, many, ttl) in enumerate(steps):
+        for number, (pause, count, ttl) in enumerate(steps):
             clock.advance(pause)
-            for one in range(many):
-                key = f"k{(number * 37 + one * 11) % 997:03d}"
+            for index in range(count):
+                key = f"k{(number * 37 + index * 11) % 997:03d}"
                 end = math.inf if ttl is None else clock.monotonic() + ttl
-                counters.incr(key, one, ttl)
-                model.incr(key, one, end, clock.monotonic())
-                if one % 7 == 0:
+                counters.incr(key, index, ttl)
+                model.incr(key, index, end, clock.monotonic())
+                if index % 7 == 0:
                     assert counters.delete(key) == model.delete(key)
             if number % 3 == 0:
                 for glob in ("*", "k1*", "k?5*", "k9[0-4]?"):
@@ -249,7 +249,7 @@ def test_different_ttls_on_one_key_are_exact(counters, clock):
 
 
 def test_increments_that_end_together_with_earlier_ones(counters, clock):
-    """A read drops all that has ended, also what ends at the very moment of the read."""
+    """A read drops all expired increments, also those that expire at the moment of the read."""
     for ttl in (1, 2, 3):
         counters.incr("k", 1, ttl)
     clock.advance(2)
@@ -271,7 +271,7 @@ def test_integers_are_exact(counters):
 
 
 def test_age_rebuilds_the_past(counters, clock):
-    """An increment with an age counts only what is left of its ttl; an expired one is a no-op."""
+    """An increment with an age counts for the rest of its ttl; an expired one is a no-op."""
     assert counters.incr("k", 1, ttl=60, age=59) == 1
     assert counters.incr("k", 1, ttl=60, age=60) == 1
     assert counters.incr("dead", 1, ttl=60, age=61) == 0
@@ -287,7 +287,7 @@ def test_eviction_order(clock):
     counters.incr("forever_old")
     counters.incr("late", ttl=100)
     counters.incr("soon", ttl=10)
-    counters.incr("soon", ttl=200)  # dies after "late" now
+    counters.incr("soon", ttl=200)  # expires after "late" now
     counters.incr("new", ttl=5)
     assert counters.keys() == ["forever_old", "new", "soon"]
     assert counters.evicted == 1
@@ -304,7 +304,7 @@ def test_eviction_order(clock):
 
 
 def test_the_queue_is_bounded_through_deletes(counters):
-    """Counting and deleting a long-lived key repeatedly takes no memory."""
+    """Counting and deleting a long-lived key repeatedly uses no more memory."""
     for _ in range(10_000):
         counters.incr("k", ttl=1e9)
         counters.delete("k")
@@ -418,7 +418,7 @@ def test_a_prefix_glob_does_not_scan(counters, monkeypatch):
 
 
 def test_incr_each_is_incr_of_each_also_when_there_is_no_room():
-    """`incr_each` is the same as that many calls of `incr`, in order: values, expiry and evictions."""
+    """`incr_each` equals that many calls of `incr`, in order: values, expiry and evictions."""
     for max_keys in (3, 4, 100):
         clock = ManualClock()
         one_by_one, together = Counters(clock, max_keys), Counters(clock, max_keys)

@@ -1,4 +1,4 @@
-"""Logs for tests: a pipeline on a manual clock, and what it holds as plain lists."""
+"""Logs for tests: a pipeline on a manual clock, and its contents as plain lists."""
 
 import contextlib
 
@@ -18,7 +18,7 @@ from lakebed.tiers.pipeline.segment import Segment
 
 ENGINE = SqlEngine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
 NOW = ManualClock().now_us()
-MARKER = slice(64, 76)  # where a log file notes what is durable
+MARKER = slice(64, 76)  # the marker of a log file: the end of its durable bytes
 
 
 def event(message_id=None, *, now=NOW, **fields):
@@ -33,7 +33,7 @@ def events(*message_ids, **fields):
 
 def batch_of(made, seq, received):
     """The rows of validated events, as a commit creates them."""
-    return EventBatch.of(made).to_record_batch([one.message_id for one in made], seq, received)
+    return EventBatch.of(made).to_record_batch([item.message_id for item in made], seq, received)
 
 
 def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=None, engine=ENGINE, **settings):
@@ -52,7 +52,7 @@ def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=Non
 
 @contextlib.asynccontextmanager
 async def opened(directory, **options):
-    """An open log, closed at the end, also after a failure."""
+    """An open log, which is closed at the end, also after a failure."""
     log = make(directory, **options)
     try:
         await log.open()
@@ -83,7 +83,7 @@ def received(log):
 
 
 async def abandon(log, disk=None):
-    """The state after the process was killed: threads ended, nothing flushed, descriptors closed by the kernel."""
+    """Leave the state of a killed process: threads ended, nothing flushed, descriptors closed by the kernel."""
     log._commit_thread.shutdown(wait=True)
     log._sealer.close()
     if log._committer._segment is not None:
@@ -117,8 +117,10 @@ def with_marker(data, note):
     return data[: MARKER.start] + note + data[MARKER.stop :]
 
 
-def recovered_ids(found):
-    return [message_id for one in found.unsealed for frame in one.frames for message_id in column(frame.batch)]
+def recovered_ids(recovered):
+    return [
+        message_id for segment in recovered.unsealed for frame in segment.frames for message_id in column(frame.batch)
+    ]
 
 
 def column(batch, name="message_id"):

@@ -38,11 +38,11 @@ async def test_within_a_batch_the_first_counts(tmp_path):
 
 
 async def test_within_a_group_of_several_calls(tmp_path):
-    """Of calls that share one commit each gets its own receipts."""
+    """Each of the calls that share one commit gets its own receipts."""
     async with opened(tmp_path) as log:
         calls = [log.append(events("a", "b")), log.append(events("b", "c")), log.append(events("a"))]
-        found = [[(one.status, one.seq) for one in receipts] for receipts in await asyncio.gather(*calls)]
-        assert found == [[("stored", 0), ("stored", 1)], [("duplicate", 1), ("stored", 2)], [("duplicate", 0)]]
+        answers = [[(receipt.status, receipt.seq) for receipt in receipts] for receipts in await asyncio.gather(*calls)]
+        assert answers == [[("stored", 0), ("stored", 1)], [("duplicate", 1), ("stored", 2)], [("duplicate", 0)]]
 
 
 async def test_across_groups_sealing_and_reopening(tmp_path):
@@ -146,7 +146,7 @@ async def test_ids_are_known_while_they_are_still_read(tmp_path, monkeypatch):
 
 
 async def test_beyond_the_bound_the_oldest_segment_is_forgotten_early(tmp_path):
-    """With more ids than `dedupe_max_ids` the oldest sealed segment's go; those of newer ones stay exact."""
+    """Beyond `dedupe_max_ids` the ids of the oldest sealed segment are dropped; those of newer ones stay exact."""
     async with opened(tmp_path, dedupe_max_ids=4) as log:
         for pair in (("a", "b"), ("c", "d"), ("e", "f")):
             await statuses(log, *pair)
@@ -208,7 +208,7 @@ def test_a_sidecar_reads_back_as_written(tmp_path):
 
 
 async def test_a_damaged_segment_raises(tmp_path):
-    """When a possible duplicate cannot be verified the append fails with LogCorrupted; no guess is made."""
+    """When a possible duplicate cannot be verified the append fails with LogCorrupted."""
     async with opened(tmp_path) as log:
         await statuses(log, *(f"message-{i}" for i in range(50)))
         await log.seal()
@@ -262,7 +262,7 @@ async def test_ids_that_were_not_acknowledged_are_not_known(tmp_path):
 
 
 def test_hashes_are_stable():
-    """The two hashes are CRC-32C and CRC-32 of the UTF-8: tomorrow's Lakebed reads the sidecars of today."""
+    """The two hashes are CRC-32C and CRC-32 of the UTF-8: later versions of Lakebed read the sidecars of this one."""
     assert module._low("ü".encode()) == module.google_crc32c.value("ü".encode())
     assert module._high("ü".encode()) == zlib.crc32("ü".encode())
     assert (module._low(b"123456789"), module._high(b"123456789")) == (0xE3069283, 0xCBF43926)
@@ -314,12 +314,12 @@ def test_a_log_answers_as_a_dict_with_a_window(steps):
                     else:
                         last = max(clock.now_us(), last + 1)
                         expected = []
-                        for one in step:
-                            seq, at = model.get(one, (None, None))
+                        for message_id in step:
+                            seq, at = model.get(message_id, (None, None))
                             if seq is None or at < last - 60_000_000:
-                                model[one] = (len(stored), last)
+                                model[message_id] = (len(stored), last)
                                 expected.append(("stored", len(stored)))
-                                stored.append(one)
+                                stored.append(message_id)
                             else:
                                 expected.append(("duplicate", seq))
                         assert await statuses(log, *step) == expected

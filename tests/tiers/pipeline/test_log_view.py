@@ -28,12 +28,12 @@ def test_a_tail_is_a_list_of_rows(groups):
 
 
 def test_many_small_groups_become_few_batches():
-    """Ten thousand single events do not stay ten thousand batches, and each is copied at most three times."""
+    """Ten thousand single events become few batches, and each is copied at most three times."""
     part = TailPart(0)
-    one = batch(0, 1)
+    single = batch(0, 1)
     for _ in range(10_000):
-        part.append(one)
-    assert part.rows == sum(found.num_rows for found in part.batches) == 10_000
+        part.append(single)
+    assert part.rows == sum(piece.num_rows for piece in part.batches) == 10_000
     assert len(part.batches) <= 3 + 3 * 15
     assert max(part.levels) == 3
 
@@ -44,7 +44,7 @@ def test_large_groups_are_not_copied():
     large = batch(0, 1_000)
     for _ in range(40):
         part.append(large)
-    assert [found.num_rows for found in part.batches] == [1_000] * 40
+    assert [piece.num_rows for piece in part.batches] == [1_000] * 40
 
 
 def test_parts_are_dropped_oldest_first():

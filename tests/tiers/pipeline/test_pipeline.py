@@ -48,7 +48,7 @@ async def test_nothing_is_acknowledged_or_seen_while_its_sync_runs(tmp_path):
 
 
 async def test_calls_made_while_a_sync_runs_share_the_next_one(tmp_path):
-    """Group commit: a thousand calls during one sync cost one more, and are answered in the order they were made."""
+    """Group commit: a thousand calls during one sync share the next sync, and get their answers in order."""
     disk = GatedDisk()
     async with opened(tmp_path, disk=disk) as log:
         await log.append(events("first"))
@@ -59,8 +59,8 @@ async def test_calls_made_while_a_sync_runs_share_the_next_one(tmp_path):
         before = disk.count("sync", ".log")
         calls += [log.append(events(f"m{i}")) for i in range(1000)]
         disk.gate.set()
-        receipts = [one for call in calls for one in await call]
-        assert [one.seq for one in receipts] == list(range(1, 1002))
+        receipts = [receipt for call in calls for receipt in await call]
+        assert [receipt.seq for receipt in receipts] == list(range(1, 1002))
         assert disk.count("sync", ".log") - before == 2, "the one that was let through, and one for all the others"
 
 
@@ -130,7 +130,7 @@ async def test_any_failure_in_any_step_loses_and_doubles_nothing(tmp_path, opera
         assert held(log) == acknowledged
         await log.append(events("next"))
         await log.seal()
-        assert [one for _, one in held(log)] == [*(name for _, name in acknowledged), "next"]
+        assert [message_id for _, message_id in held(log)] == [*(name for _, name in acknowledged), "next"]
     assert disk.open_descriptors == {}
 
 
@@ -244,7 +244,7 @@ async def test_flush_does_not_raise_the_errors_of_appends(tmp_path):
 
 
 async def test_an_empty_append_is_answered(tmp_path):
-    """No events, no receipts, nothing on disk."""
+    """An append of no events returns no receipts and writes nothing."""
     async with opened(tmp_path) as log:
         assert await log.append([]) == []
         assert list(tmp_path.iterdir()) == []
@@ -371,15 +371,15 @@ def test_a_log_holds_all_acknowledged_events(tmp_path_factory, steps):
                 group = [event(f"m{count + i}") for i in range(step)]
                 count += step
                 with contextlib.suppress(LogUnavailable):
-                    model += [(one.seq, one.message_id) for one in await log.append(group)]
+                    model += [(receipt.seq, receipt.message_id) for receipt in await log.append(group)]
             elif step == "reopen":
-                with contextlib.suppress(LogUnavailable):  # a failure that waited may strike now
+                with contextlib.suppress(LogUnavailable):  # a pending failure may come now
                     await log.close()
                 disk.heal()
                 log = make(directory, dedupe_window_s=1, **options)
                 await log.open()
                 surfaced = held(log)[len(model) - log.start_seq :]
-                model += surfaced  # written, never acknowledged: it may come back, behind all the others
+                model += surfaced  # written but not acknowledged: it may come back, after all others
             elif step == "prune":
                 with contextlib.suppress(LogUnavailable):
                     await log.prune(log.next_seq // 2)

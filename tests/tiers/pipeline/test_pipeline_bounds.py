@@ -33,9 +33,9 @@ async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
 
 
 async def test_more_pending_bytes_than_the_bound_are_refused(tmp_path):
-    """A few large events are as many as many small ones: beyond `pending_bytes` an append is Backpressure too.
+    """A few large events count like many small ones: beyond `pending_bytes` an append fails with Backpressure too.
 
-    In either shape, as events and as a block; once they are stored the room is there again.
+    This holds for lists of events and for blocks; appends work again once the pending ones are stored.
     """
     disk = GatedDisk()
     large = Raw(b'{"text":"%s"}' % (b"x" * 20_000))
@@ -76,7 +76,7 @@ async def test_when_sealing_is_slow_appends_wait(tmp_path):
         await asyncio.to_thread(disk.reached.wait, 20)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert not any(one.done() for one in waiting)
+        assert not any(task.done() for task in waiting)
         disk.gate.set()
         await asyncio.wait_for(asyncio.gather(*waiting), 20)
         assert [seq for seq, _ in held(log)] == list(range(24))
@@ -111,7 +111,7 @@ async def test_when_sealing_keeps_failing_appends_are_refused_and_nothing_is_los
                 refused.append(str(error))
         assert stored
         assert len(refused) > 10
-        assert all("the limit is 2000" in one and "No space left" in one for one in refused)
+        assert all("the limit is 2000" in message and "No space left" in message for message in refused)
         assert log.tail_bytes < 4000, "memory is bounded"
         assert "No space left" in log.problems["seal"]
         assert held(log) == stored
@@ -210,7 +210,7 @@ async def test_an_open_view_keeps_its_files(tmp_path):
 
 
 async def test_a_view_stays_as_it_was(tmp_path):
-    """A view does not show events appended or sealed after it was taken."""
+    """A view does not show events appended or sealed after it was opened."""
     async with opened(tmp_path, promotions=()) as log:
         await log.append(events("a"))
         with log.view() as view:

@@ -17,9 +17,9 @@ async def test_received_at_rises_whatever_the_wall_clock_does(tmp_path):
         await log.seal()
     async with opened(tmp_path, clock=clock) as log:
         await log.append(events(None))
-        found = received(log)
-        groups = [found[i] for i in range(0, 14, 2)] + found[14:]
-        assert found[:14:2] == found[1:14:2], "one value a group"
+        times = received(log)
+        groups = [times[i] for i in range(0, 14, 2)] + times[14:]
+        assert times[:14:2] == times[1:14:2], "one value a group"
         assert groups == sorted(set(groups))
 
 

@@ -35,16 +35,16 @@ ALL = ["a", "b", "c", "d", "e", "f"]
 
 def opened_ids(directory):
     """The message ids that recovery finds in a directory. Closes the segment that it opened."""
-    found = recover(Disk(), directory)
-    if found.active is not None:
-        found.active.close()
-    return recovered_ids(found)
+    recovered = recover(Disk(), directory)
+    if recovered.active is not None:
+        recovered.active.close()
+    return recovered_ids(recovered)
 
 
 def read_ids(path):
-    found = scan(path)
-    check_tail(found)
-    return [one for frame in found.frames for one in frame.batch.column("message_id").to_pylist()]
+    segment = scan(path)
+    check_tail(segment)
+    return [message_id for frame in segment.frames for message_id in frame.batch.column("message_id").to_pylist()]
 
 
 def sealed_log(directory, groups, first_seq):
@@ -54,8 +54,8 @@ def sealed_log(directory, groups, first_seq):
 
 def test_an_empty_directory_is_an_empty_log(tmp_path):
     """A directory without files starts at seq 0."""
-    found = recover(Disk(), tmp_path)
-    assert (found.next_seq, found.files, found.unsealed, found.active) == (0, [], [], None)
+    recovered = recover(Disk(), tmp_path)
+    assert (recovered.next_seq, recovered.files, recovered.unsealed, recovered.active) == (0, [], [], None)
 
 
 @pytest.mark.integration
@@ -78,10 +78,10 @@ def test_the_last_frame_cut_at_every_byte_above_the_marker_is_a_torn_tail(tmp_pa
     good = with_marker(path.read_bytes(), markers[-2])
     for cut in range(ends[-2], ends[-1]):
         path.write_bytes(good[:cut])
-        found = recover(Disk(), tmp_path)
-        found.active.close()
-        assert recovered_ids(found) == ALL[:3]
-        assert (found.next_seq, found.cut_bytes) == (3, cut - ends[-2])
+        recovered = recover(Disk(), tmp_path)
+        recovered.active.close()
+        assert recovered_ids(recovered) == ALL[:3]
+        assert (recovered.next_seq, recovered.cut_bytes) == (3, cut - ends[-2])
         assert path.stat().st_size == ends[-2]
 
 
@@ -103,10 +103,10 @@ def with_each_bit_flipped(path, start, end, step=1):
             at = bit // 8
             os.pwrite(file.fileno(), bytes([good[at] ^ 1 << bit % 8]), at)
             try:
-                found = read_ids(path)
+                result = read_ids(path)
             except LogCorrupted as error:
-                found = error.offset
-            yield found
+                result = error.offset
+            yield result
             os.pwrite(file.fileno(), good[at : at + 1], at)
 
 
@@ -115,8 +115,8 @@ def with_each_bit_flipped(path, start, end, step=1):
 def test_every_bit_of_a_frame_flipped_below_the_marker_is_corruption(tmp_path, which, step):
     """One flipped bit in any acknowledged frame is LogCorrupted at that frame: never a wrong event."""
     path, ends, _ = write_segment(tmp_path, [["a"], ["b"], ["c"]])
-    for found in with_each_bit_flipped(path, ends[which], ends[which + 1], step):
-        assert found == ends[which]
+    for result in with_each_bit_flipped(path, ends[which], ends[which + 1], step):
+        assert result == ends[which]
 
 
 @pytest.mark.integration
@@ -124,16 +124,16 @@ def test_every_bit_of_the_last_frame_flipped_above_the_marker_cuts_it(tmp_path):
     """Above the marker a bad last frame is a torn tail: only it is dropped, and no wrong event is read."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[-2]))
-    for found in with_each_bit_flipped(path, ends[1], ends[2]):
-        assert found == ["a"]
+    for result in with_each_bit_flipped(path, ends[1], ends[2]):
+        assert result == ["a"]
 
 
 def test_a_bad_frame_before_a_good_one_is_corruption_without_any_marker(tmp_path):
     """One frame is in flight at a time: a whole later frame proves that the bad one had been acknowledged."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["c"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[0]))
-    for found in with_each_bit_flipped(path, ends[1], ends[2], 3):
-        assert found == ends[1]
+    for result in with_each_bit_flipped(path, ends[1], ends[2], 3):
+        assert result == ends[1]
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_garbage_behind_the_last_frame_is_cut(tmp_path, tail):
     """Preallocated zeros, garbage, or the start of a frame after the acknowledged bytes lose no event."""
     path, ends, _ = write_segment(tmp_path, GROUPS)
     path.write_bytes(path.read_bytes() + tail)
-    found = recover(Disk(), tmp_path)
-    found.active.close()
-    assert (recovered_ids(found), found.cut_bytes) == (ALL, len(tail))
+    recovered = recover(Disk(), tmp_path)
+    recovered.active.close()
+    assert (recovered_ids(recovered), recovered.cut_bytes) == (ALL, len(tail))
     assert path.stat().st_size == ends[-1]
 
 
 def test_frames_recycled_from_another_file_are_not_read(tmp_path):
-    """Blocks of a deleted log file that carry on exactly where this one ends belong to another epoch: they are cut."""
+    """Blocks of a deleted log file that continue exactly at the end of this one have another epoch: they are cut."""
     old, ends, _ = write_segment(tmp_path / "old", GROUPS)
     recycled = old.read_bytes()[ends[1] :]  # its frames start at seq 2, as the next frame here would
     path, _, _ = write_segment(tmp_path / "new", GROUPS[:1])
@@ -183,7 +183,7 @@ class WrittenDisk(FaultyDisk):
 def test_frames_that_a_crash_left_unsynced_are_synced_before_they_are_read(tmp_path):
     """A whole frame above the marker is kept: a write may be durable though it was never acknowledged.
 
-    It is written again first: after a sync that failed the kernel takes its pages for clean, and syncs nothing of them.
+    It is written again first: after a failed sync the kernel marks its pages clean, and syncs none of them.
     """
     path, ends, markers = write_segment(tmp_path, GROUPS)
     sound = path.read_bytes()
@@ -221,7 +221,7 @@ def test_a_missing_segment_between_sealed_ones_is_corruption(tmp_path, missing):
 
 
 def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
-    """Every event of a log file before the last one was acknowledged, wherever its marker is."""
+    """Every event of a log file before the last file was acknowledged, wherever its marker is."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     write_segment(tmp_path, [["g"]], first_seq=6)
     path.write_bytes(with_marker(path.read_bytes(), markers[0])[: ends[-1] - 1])
@@ -253,9 +253,9 @@ def test_a_log_file_whose_sealing_was_interrupted_counts_once(tmp_path):
     shutil.copy(path, tmp_path / "copy")
     seal(Disk(), path, [frame.batch for frame in scan(path).frames], (), ENGINE)
     shutil.move(tmp_path / "copy", path)
-    found = recover(Disk(), tmp_path)
-    assert ([(file.first_seq, file.end_seq) for file in found.files], found.unsealed) == ([(0, 6)], [])
-    assert found.next_seq == 6
+    recovered = recover(Disk(), tmp_path)
+    assert ([(file.first_seq, file.end_seq) for file in recovered.files], recovered.unsealed) == ([(0, 6)], [])
+    assert recovered.next_seq == 6
     assert not path.exists()
 
 
@@ -308,10 +308,10 @@ def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, 
     directory = tmp_path_factory.mktemp("damaged")
     (directory / f"{0:020d}.log").write_bytes(data)
     try:
-        found = opened_ids(directory)
+        message_ids = opened_ids(directory)
     except LogCorrupted:
         return
-    assert found == expected
+    assert message_ids == expected
 
 
 @settings(max_examples=100)
@@ -323,18 +323,18 @@ def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, 
     )
 )
 def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_factory, files):
-    """With any bytes in the directory, opening gives written events, or a LakebedError, and nothing else."""
+    """With any bytes in the directory, opening finds written events or raises a LakebedError."""
     directory = tmp_path_factory.mktemp("any")
     put_back({name: whole_file[0] if data is None else data for name, data in files.items()}, directory)
     try:
-        found = opened_ids(directory)
+        message_ids = opened_ids(directory)
     except LakebedError:
         return
-    assert found in ([], whole_file[1])
+    assert message_ids in ([], whole_file[1])
 
 
 async def workload(directory, disk, acknowledged, handed_over):
-    """Groups, duplicates, new segments, sealing, pruning and a close; records each acknowledged event with its seq."""
+    """Append groups, seal, prune and close; record each acknowledged event with its seq."""
     clock = ManualClock()
     log = make(directory, disk=disk, clock=clock, promotions=(), segment_events=5, retention_s=0, dedupe_window_s=50)
     await log.open()
@@ -342,7 +342,7 @@ async def workload(directory, disk, acknowledged, handed_over):
     for size in (1, 3, 2, 1, 4, 1, 2, 3, 1):
         clock.advance(10)
         group = events(*(f"m{count + i}" for i in range(size)))
-        handed_over.extend(one.message_id for one in group)
+        handed_over.extend(item.message_id for item in group)
         count += size
         receipts = await log.append(group)
         acknowledged.extend((receipt.seq, receipt.message_id) for receipt in receipts)
@@ -353,22 +353,22 @@ async def workload(directory, disk, acknowledged, handed_over):
     await log.append([event("late")])
     acknowledged.append((log.next_seq - 1, "late"))
     handed_over.append("late")
-    await log.prune(9)  # consumers have passed seq 9: what is before it may go
+    await log.prune(9)  # consumers have passed seq 9: events before it may be deleted
     await log.close()
 
 
 async def check_image(directory, acknowledged, handed_over):
     """Every acknowledged event from the log's start on is there once, at its seq; others were passed to append."""
     async with opened(directory, promotions=(), segment_events=5) as log:
-        found = held(log)
+        stored = held(log)
         start = log.start_seq
         assert start <= 9, "only what the consumers passed may go"
-        assert [seq for seq, _ in found] == list(range(start, log.next_seq))
-        assert found[: len(acknowledged) - start] == acknowledged[start:]
-        names = [name for _, name in found]
+        assert [seq for seq, _ in stored] == list(range(start, log.next_seq))
+        assert stored[: len(acknowledged) - start] == acknowledged[start:]
+        names = [name for _, name in stored]
         assert names == handed_over[start : start + len(names)]
         (receipt,) = await log.append([event("next")])
-        assert receipt.seq == start + len(found)
+        assert receipt.seq == start + len(stored)
         assert ids(log) == [*names, "next"]
 
 
@@ -405,7 +405,7 @@ async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
     last.write_bytes(last.read_bytes() + b"torn")
     (directory / "left.log.tmp").write_bytes(b"half")
     rng = random.Random(3)
-    generation = [{one.name: one.read_bytes() for one in directory.iterdir()}]
+    generation = [{file.name: file.read_bytes() for file in directory.iterdir()}]
     checked = 0
     for depth in range(3):
         following = []
@@ -417,7 +417,7 @@ async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
             await log.open()
             assert held(log) == acknowledged
             await abandon(log)
-            following += [found for _, found in disk.distinct("process", "power")]
+            following += [state for _, state in disk.distinct("process", "power")]
             checked += 1
         generation = following
     assert checked > 5

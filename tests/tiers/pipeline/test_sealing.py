@@ -59,7 +59,7 @@ def test_rows_order_and_promoted_columns_are_the_same(tmp_path):
     sealed = pq.read_table(file.path, page_checksum_verification=True)
     assert sealed.select(list(BASE_COLUMNS)).cast(SCHEMA).equals(before)
     assert sealed.to_pylist() == on_the_fly.to_pylist()
-    assert sealed.column_names == [*BASE_COLUMNS, *(one.name for one in PROMOTIONS)]
+    assert sealed.column_names == [*BASE_COLUMNS, *(promotion.name for promotion in PROMOTIONS)]
     assert sealed["revenue"].to_pylist()[:6] == [None, 9.5, None, None, None, 1e308]
 
 
@@ -72,7 +72,7 @@ def test_a_sealed_file_describes_its_contents(tmp_path):
     assert (file.first_received, file.last_received) == (NOW + 6, NOW + 12)
     assert from_us(file.min_timestamp) == datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=UTC)
     assert file.max_timestamp == NOW + 12
-    assert file.columns == {*BASE_COLUMNS, *(one.name for one in BUILT_IN)}
+    assert file.columns == {*BASE_COLUMNS, *(promotion.name for promotion in BUILT_IN)}
 
 
 def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
@@ -109,7 +109,7 @@ def test_the_log_file_is_removed_last(tmp_path):
     [("sync_file", 0), ("replace", 0), ("sync_directory", 0), ("remove", 0), ("sync_directory", 1)],
 )
 async def test_a_failure_is_visible_loses_nothing_and_passes(tmp_path, operation, after):
-    """If any step of sealing fails, `problems` names it, all events stay readable once, and the next try succeeds."""
+    """If any step of sealing fails, `problems` names it, each event stays readable once, and the next try succeeds."""
     disk = FaultyDisk()
     name = ".log" if operation == "remove" else ".parquet" if operation != "sync_directory" else tmp_path.name
     async with opened(tmp_path, disk=disk) as log:
@@ -216,7 +216,7 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
 async def test_events_that_a_failed_sync_left_in_doubt_are_sealed_before_a_checkpoint_passes_them(tmp_path):
     """durability="os": after a failed sync the file's contents are unknown, so `sync` seals its events from memory.
 
-    Else a checkpoint would speak of events that a power loss takes, and the object would not open again.
+    Else a checkpoint would include events that a power loss removes, and the object would not open again.
     """
     disk = FaultyDisk()
     options = {"durability": "os", "promotions": ()}

@@ -17,16 +17,16 @@ def batch(*ids, seq=0):
 
 
 def test_groups_read_back_as_written(tmp_path):
-    """A log file gives back its groups: ids, seqs, times and offsets."""
+    """Reading a log file gives its groups: ids, seqs, times and offsets."""
     path, ends, _ = write_segment(tmp_path, GROUPS, first_seq=7)
-    found = scan(path)
-    assert [column(frame.batch) for frame in found.frames] == GROUPS
-    assert [frame.first_seq for frame in found.frames] == [7, 9, 10]
-    assert [frame.received_at for frame in found.frames] == [NOW, NOW + 1, NOW + 2]
-    assert [frame.end for frame in found.frames] == ends[1:]
-    assert (found.first_seq, found.end_seq, found.end, found.bad) == (7, 13, path.stat().st_size, None)
-    assert found.received_floor == NOW - 1
-    assert found.durable == found.end
+    segment = scan(path)
+    assert [column(frame.batch) for frame in segment.frames] == GROUPS
+    assert [frame.first_seq for frame in segment.frames] == [7, 9, 10]
+    assert [frame.received_at for frame in segment.frames] == [NOW, NOW + 1, NOW + 2]
+    assert [frame.end for frame in segment.frames] == ends[1:]
+    assert (segment.first_seq, segment.end_seq, segment.end, segment.bad) == (7, 13, path.stat().st_size, None)
+    assert segment.received_floor == NOW - 1
+    assert segment.durable == segment.end
 
 
 def test_a_new_segment_is_durable_under_its_name(tmp_path):
@@ -58,7 +58,7 @@ def test_a_segment_that_cannot_be_created_leaks_nothing_and_can_be_created_later
 
 
 def test_the_marker_is_written_after_the_sync_it_speaks_of(tmp_path):
-    """The marker never says that bytes are durable before they are: after the write it is old, after the sync new."""
+    """The marker never includes bytes that are not durable: it is old after the write, and new after the sync."""
     disk = FaultyDisk()
     segment = Segment.create(disk, tmp_path, 0, 0)
     before = marker(segment.path)
@@ -88,7 +88,7 @@ def test_a_failed_write_moves_nothing(tmp_path):
 
 
 def test_short_writes_are_completed(tmp_path, monkeypatch):
-    """The system may write fewer bytes than asked, at every call: the frame is whole all the same."""
+    """When each call of the system writes only a part of the bytes, the frame is still complete."""
     original = module.os.pwrite
     monkeypatch.setattr("lakebed.disk.os.pwritev", lambda fd, buffers, at: original(fd, b"".join(buffers)[:7], at))
     monkeypatch.setattr("lakebed.disk.os.pwrite", lambda fd, data, at: original(fd, data[:301], at))
@@ -118,9 +118,9 @@ def test_every_bit_of_the_header_is_checked(tmp_path):
             with pytest.raises(LogCorrupted, match="header"):
                 scan(path)
         else:
-            found = scan(path)
-            assert [column(frame.batch) for frame in found.frames] == GROUPS
-            assert (found.durable is None) == (MARKER.start <= bit // 8 < MARKER.stop)
+            segment = scan(path)
+            assert [column(frame.batch) for frame in segment.frames] == GROUPS
+            assert (segment.durable is None) == (MARKER.start <= bit // 8 < MARKER.stop)
 
 
 @pytest.mark.parametrize("size", [0, 1, 40, HEADER_BYTES - 1])
@@ -151,9 +151,9 @@ def test_a_text_that_looks_like_a_frame_is_not_one(tmp_path):
     path, ends, markers = write_segment(tmp_path, GROUPS)
     torn = with_marker(path.read_bytes()[: ends[2]], markers[2]) + b"LBF1" * 10 + frame + b"LBF1"
     path.write_bytes(torn)
-    found = scan(path)
-    check_tail(found)
-    assert (found.bad, found.end_seq) == (ends[2], 3)
+    segment = scan(path)
+    check_tail(segment)
+    assert (segment.bad, segment.end_seq) == (ends[2], 3)
 
 
 def test_reopening_cuts_syncs_and_continues(tmp_path):

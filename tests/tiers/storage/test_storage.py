@@ -33,7 +33,7 @@ def _threads():
 
 
 async def test_a_checkpoint_moves_only_from_where_it_is(storage):
-    """A range cannot be counted twice: the second of two folds of it fails, with all it wrote."""
+    """A range cannot be counted twice: the second transaction over it fails and is rolled back."""
 
     async def fold(tx):
         await tx.put("seen", "second")
@@ -46,13 +46,13 @@ async def test_a_checkpoint_moves_only_from_where_it_is(storage):
     assert await storage.checkpoints() == {"rollup:a": 10}
     assert await storage.get("seen") is None
     with pytest.raises(StorageUnavailable):
-        await storage.transact(lambda tx: tx.advance("rollup:b", 5, 10))  # never written: it is at 0
+        await storage.transact(lambda tx: tx.advance("rollup:b", 5, 10))  # it has no row: it is at 0
     await storage.transact(lambda tx: tx.advance("rollup:a", 10, 10))
     assert await storage.checkpoints() == {"rollup:a": 10}
 
 
 async def test_an_error_rolls_all_of_a_transaction_back(storage):
-    """Whatever `work` raises, nothing of the transaction stays, and the next one works."""
+    """After any error of `work` nothing of the transaction stays, and the next one works."""
 
     async def work(tx):
         await tx.put("a", 1)
@@ -81,7 +81,7 @@ async def test_a_transaction_that_hid_an_error_is_not_committed(storage):
 
 
 async def test_full_disk_leaves_no_checkpoint_behind(storage):
-    """SQLITE_FULL rolls back by itself; what follows it must not be committed alone (stack.md S1)."""
+    """SQLITE_FULL rolls back by itself; later statements must not be committed alone (stack.md S1)."""
     ((pages,),) = await storage._connection.execute_fetchall("PRAGMA page_count")
     await storage._connection.execute_fetchall(f"PRAGMA max_page_count = {pages + 2}")
 
@@ -105,7 +105,7 @@ async def test_full_disk_leaves_no_checkpoint_behind(storage):
 
 
 async def test_cancelling_a_caller_does_not_split_its_transaction(storage):
-    """A cancelled call ends as a whole, and no other one comes between its statements."""
+    """A cancelled call completes its transaction, and no other call runs between its statements."""
     started, gate = asyncio.Event(), asyncio.Event()
 
     async def slow(tx):
@@ -260,7 +260,7 @@ async def test_commits_are_durable(storage):
 
 @pytest.mark.parametrize("content", [b"no SQLite file" * 100, None])
 async def test_a_failed_open_is_typed_and_leaves_no_thread(tmp_path, content):
-    """A file that is none, or a directory that is missing: StorageUnavailable, and close() returns."""
+    """With a file that is no database, or a missing directory: StorageUnavailable, and close() returns."""
     path = tmp_path / "storage.db" if content else tmp_path / "missing" / "storage.db"
     if content:
         path.write_bytes(content)
@@ -288,7 +288,7 @@ async def test_after_damage_the_file_is_opened_again_and_checked(storage):
 
 
 async def test_check_reports_damage(storage):
-    """check() reports problems in sentences that name the file."""
+    """check() reports problems that name the file."""
     await storage._connection.execute_fetchall("PRAGMA foreign_keys = OFF")
     await storage._connection.execute_fetchall("INSERT INTO rollup_groups VALUES (99, 0, '[]', '[1]', NULL)")
     (problem,) = await storage.check()
@@ -322,7 +322,7 @@ def _run(code, path):
 
 
 def test_an_unclosed_storage_does_not_block_the_end_of_the_interpreter(tmp_path):
-    """A1: the interpreter ends though the connection is open; what was committed is there."""
+    """A1: the interpreter ends though the connection is open; committed data is there."""
     done = _run(
         """
         import asyncio, os, sys
@@ -346,7 +346,7 @@ def test_an_unclosed_storage_does_not_block_the_end_of_the_interpreter(tmp_path)
 @pytest.mark.integration
 @pytest.mark.parametrize("step", ["state", "checkpoint", "commit"])
 def test_a_process_that_dies_leaves_both_or_neither(tmp_path, step):
-    """State and checkpoint move together, at whichever statement the process ends."""
+    """State and checkpoint agree, at whichever statement the process dies."""
     done = _run(
         f"""
         import asyncio, os, sys
