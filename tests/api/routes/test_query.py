@@ -23,14 +23,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forkserver():
-    """One process that forks for all tests of this file."""
-    shared().join()
-    yield
-    shared().leave()
-
-
 @pytest.fixture
 async def http(tmp_path):
     async with Analytics("tom", root=tmp_path, headroom_bytes=0, untrusted_queries=1, untrusted_max_rows=3000) as tom:
@@ -216,7 +208,7 @@ async def test_errors_say_what_to_change(http):
 
 async def test_too_many_queries_are_429(http):
     """With Retry-After; the others are answered."""
-    running = asyncio.create_task(ask(http, ENDLESS, timeout=3))
+    running = asyncio.create_task(ask(http, ENDLESS, timeout=1))
     await until(lambda: shared().running == 1)
     busy = await ask(http, "SELECT 1")
     assert (busy.status_code, busy.json()["error"]["code"]) == (429, "QUERY_BUSY")

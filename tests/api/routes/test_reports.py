@@ -27,18 +27,24 @@ def plain(rows):
     return msgspec.json.decode(msgspec.json.encode([list(row) for row in rows], enc_hook=str))
 
 
-async def prepare(analytics):
-    await analytics.batch(EVENTS)
-    for name, definition in COHORTS.items():
-        await analytics.save_cohort(name, definition)
-
-
-@pytest.fixture
-async def analytics(tmp_path):
-    async with Analytics("default", root=tmp_path, headroom_bytes=0) as analytics:
-        await prepare(analytics)
+@pytest.fixture(scope="module")
+def analytics(tmp_path_factory):
+    """An object that has the events and the cohorts. Tests only read it."""
+    with connect(tmp_path_factory.mktemp("full"), "default", headroom_bytes=0) as analytics:
+        analytics.batch(EVENTS)
+        for name, definition in COHORTS.items():
+            analytics.save_cohort(name, definition)
         yield analytics
-        assert await analytics.check() == []
+        assert analytics.check() == []
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """An object that has only the cohorts."""
+    with connect(tmp_path_factory.mktemp("empty"), "empty", headroom_bytes=0) as empty:
+        for name, definition in COHORTS.items():
+            empty.save_cohort(name, definition)
+        yield empty
 
 
 def test_every_report_has_a_sample():
@@ -47,45 +53,44 @@ def test_every_report_has_a_sample():
 
 
 @pytest.mark.parametrize("name", REPORTS)
-async def test_the_sandbox_gives_the_same_rows(analytics, name):
+def test_the_sandbox_gives_the_same_rows(analytics, name):
     """Untrusted requests get the rows that trusted ones get, and errors name the report."""
-    trusted = await getattr(analytics, name)(**SAMPLES[name])
-    untrusted = await analytics.report_untrusted(name, SAMPLES[name])
+    trusted = getattr(analytics, name)(**SAMPLES[name])
+    untrusted = analytics.report_untrusted(name, SAMPLES[name])
     assert trusted.rows, "the sample says something"
     assert (trusted.columns, trusted.rows, trusted.report) == (untrusted.columns, untrusted.rows, name)
 
 
 @pytest.mark.parametrize("name", REPORTS)
-async def test_invalid_arguments_are_refused(analytics, name):
+def test_invalid_arguments_are_refused(analytics, name):
     """An unknown argument, one of another type, and SQL that reads files: each error says so."""
     with pytest.raises(QueryRefused, match="does not take 'nonsense'"):
-        await analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
+        analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
     signature = inspect.signature(REPORTS[name])
     for argument in set(signature.parameters) - {"context"}:
         with pytest.raises(QueryRefused):
-            await analytics.report_untrusted(name, SAMPLES[name] | {argument: object()})
+            analytics.report_untrusted(name, SAMPLES[name] | {argument: object()})
     if "where" in signature.parameters:
         with pytest.raises(QueryError):
-            await analytics.report_untrusted(name, SAMPLES[name] | {"where": DANGEROUS})
+            analytics.report_untrusted(name, SAMPLES[name] | {"where": DANGEROUS})
         with pytest.raises(QueryError):
-            await analytics.report_untrusted(name, SAMPLES[name] | {"where": "true) OR (true"})
+            analytics.report_untrusted(name, SAMPLES[name] | {"where": "true) OR (true"})
 
 
 @pytest.mark.parametrize("name", REPORTS)
-async def test_reports_of_an_empty_object(tmp_path, name):
+def test_reports_of_an_empty_object(empty, name):
     """Every report answers with no rows or with zeros, never with NaN."""
-    async with Analytics("empty", root=tmp_path, headroom_bytes=0) as empty:
-        for cohort, definition in COHORTS.items():
-            await empty.save_cohort(cohort, definition)
-        report = await getattr(empty, name)(**SAMPLES[name])
-        assert "nan" not in repr(plain(report)).lower()
+    report = getattr(empty, name)(**SAMPLES[name])
+    assert "nan" not in repr(plain(report)).lower()
 
 
 async def test_over_a_network(tmp_path):
     """HTTP and RPC, of a server on a port."""
     async with Namespace(tmp_path, Analytics, headroom_bytes=0) as namespace:
         stub = namespace.get("default")
-        await prepare(stub)
+        await stub.batch(EVENTS)
+        for name, definition in COHORTS.items():
+            await stub.save_cohort(name, definition)
         server = make_server(create_app(namespace), "127.0.0.1", 0)
         async with serving(server) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with Namespace.connect(f"http://127.0.0.1:{port}") as remote:

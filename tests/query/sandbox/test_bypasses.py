@@ -407,7 +407,7 @@ FRAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
 def test_fuzz(shop, place, pieces, frame):
     """For any combination of nasty pieces no file changes, no foreign data is read, and the next query works."""
