@@ -58,11 +58,14 @@ class SessionRunner:
         """
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        process = os.pidfd_open(self._expect("pid")["pid"])
+        process = None
+        with contextlib.suppress(ProcessLookupError):  # it has ended by now
+            process = os.pidfd_open(self._expect("pid")["pid"])
         try:
             return self._listen(process, lines, seconds, heard or (lambda _: None))
         finally:
-            os.close(process)
+            if process is not None:
+                os.close(process)
 
     def _listen(self, process, lines, seconds, heard):
         said = []
@@ -84,7 +87,8 @@ class SessionRunner:
             else:
                 deadline = None
                 with contextlib.suppress(ProcessLookupError):  # it was faster
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    if process is not None:
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _expect(self, kind):
         line = self._line(None)
