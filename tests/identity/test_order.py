@@ -140,7 +140,7 @@ def wanted(rules):
 
 
 @RULES
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(calls=CALLS, data=st.data())
 def test_any_order_gives_the_same_people(engine, rules, calls, data):
     """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
