@@ -71,22 +71,28 @@ CLIENTS = [
         "node",
         {"flushInterval": 50, "retryCount": 10},
         {"flushAt": 5},
-        ALL_FAULTS,
+        [STORED_BUT_503, STORED_AND_CUT_OFF],
     ),
 ]
 GZIP = Client("segment-python-gzip", "segment.analytics", "py", SOON | {"gzip": True}, {}, [])
+ALL_IN_NODE = CLIENTS[-1]._replace(name="rudder-node-all", faults=ALL_FAULTS)
 TESTS = ("fields", "faults", "killed")
 
 
-def clients(*among: Client) -> pytest.MarkDecorator:
+def clients(*among: Any) -> pytest.MarkDecorator:
     """A test for each client."""
     return pytest.mark.parametrize("client", among, ids=lambda client: client.name)
+
+
+def slow(client: Client) -> Any:
+    """One of a kind of which the normal run has another."""
+    return pytest.param(client, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory):
     door = Door(tmp_path_factory.mktemp("door"))
-    door.make_keys(f"{client.name}-{test}" for client in (*CLIENTS, GZIP) for test in TESTS)
+    door.make_keys(f"{client.name}-{test}" for client in (*CLIENTS, GZIP, ALL_IN_NODE) for test in TESTS)
     door.open()
     yield door
     door.close()
@@ -114,7 +120,7 @@ def test_every_call_arrives_once_with_every_field(door, client):
         check(event, call)
 
 
-@clients(*CLIENTS)
+@clients(*CLIENTS, slow(ALL_IN_NODE))
 def test_calls_arrive_once_despite_errors_and_lost_answers(door, client):
     """503, 429 with Retry-After, an answer lost after the events were stored: each call arrives once all the same."""
     name = f"{client.name}-faults"
@@ -124,7 +130,7 @@ def test_calls_arrive_once_despite_errors_and_lost_answers(door, client):
     assert numbers(door.events(name)) == list(range(10))
 
 
-@clients(*CLIENTS)
+@clients(*(client if client.name.startswith("segment") else slow(client) for client in CLIENTS))
 def test_calls_arrive_once_when_the_server_is_killed(door, client):
     """SIGKILL after a batch was stored and before it was answered; on the same port again, every call is there once."""
     name = f"{client.name}-killed"

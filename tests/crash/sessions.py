@@ -58,11 +58,14 @@ class SessionRunner:
         """
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        process = os.pidfd_open(self._expect("pid")["pid"])
+        process = None
+        with contextlib.suppress(ProcessLookupError):  # it has ended by now
+            process = os.pidfd_open(self._expect("pid")["pid"])
         try:
             return self._listen(process, lines, seconds, heard or (lambda _: None))
         finally:
-            os.close(process)
+            if process is not None:
+                os.close(process)
 
     def _listen(self, process, lines, seconds, heard):
         messages = []
@@ -83,8 +86,9 @@ class SessionRunner:
                     deadline = time.monotonic() + seconds
             else:
                 deadline = None
-                with contextlib.suppress(ProcessLookupError):  # it ended before the signal
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it was faster
+                    if process is not None:
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _expect(self, kind):
         line = self._line(None)

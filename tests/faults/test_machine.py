@@ -146,7 +146,7 @@ async def tried(awaitable, errors):
         return None
 
 
-@pytest.mark.parametrize("spare", [0, 1, 2, 4])
+@pytest.mark.parametrize("spare", [0, 2, *(pytest.param(spare, marks=pytest.mark.slow) for spare in (1, 4))])
 async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
     """EMFILE anywhere is a typed error, never a wrong answer or LogCorrupted; afterwards nothing is missing."""
     async with make(segment_events=4) as shop:
@@ -186,7 +186,7 @@ async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
         read_sealed(path)
 
 
-@pytest.mark.parametrize("spare", range(6))
+@pytest.mark.parametrize("spare", [0, 3, *(pytest.param(spare, marks=pytest.mark.slow) for spare in (1, 2, 4, 5))])
 async def test_l1_15_an_object_does_not_open_without_free_descriptors(make, spare):
     """An object without descriptors is unavailable, not corrupted, and opens later."""
     async with make(segment_events=4) as shop:

@@ -70,9 +70,9 @@ async def agreed(shop, clock, answers):
 @pytest.mark.parametrize(
     "steps",
     [
-        [0, HOUR, 0, -HOUR, 1, -HOUR, 2 * HOUR],
-        [0, YEAR, 1, -YEAR, 1, -YEAR, YEAR],
-        [0] * 7,
+        [0, HOUR, -HOUR, -HOUR, 2 * HOUR],
+        [0, YEAR, -YEAR, -YEAR, YEAR],
+        [0] * 5,
     ],
     ids=["an hour", "a year", "stuck"],
 )
@@ -160,26 +160,28 @@ async def test_time_38_clock_changes_leap_days_and_early_years(make, clock):
         assert await shop.check() == []
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "9999-12-31T23:59:59.999999Z",
-        "10000-01-01T00:00:00Z",
-        "0000-12-31T00:00:00Z",
-        "2025-02-29T00:00:00Z",
-        "-001-01-01T00:00:00Z",
-        253402300800,
-        -62135596801,
-        10**30,
-        float("inf"),
-    ],
-)
-async def test_time_38_impossible_times_are_refused(make, bad):
-    """Times too far ahead, or in no calendar, are refused with a reason; nothing of them is stored."""
+IMPOSSIBLE = [
+    "9999-12-31T23:59:59.999999Z",
+    "10000-01-01T00:00:00Z",
+    "0000-12-31T00:00:00Z",
+    "2025-02-29T00:00:00Z",
+    "-001-01-01T00:00:00Z",
+    253402300800,
+    -62135596801,
+    10**30,
+    float("inf"),
+]
+
+
+async def test_time_38_impossible_times_are_refused(make):
+    """What lies too far ahead, or in no calendar, is refused with a reason; nothing of it is stored."""
     async with make() as shop:
-        with pytest.raises(InvalidEvent):
-            await shop.track("e", timestamp=bad)
-        assert [receipt.status for receipt in await shop.batch([{"event": "e", "timestamp": bad}])] == ["rejected"]
+        for bad in IMPOSSIBLE:
+            with pytest.raises(InvalidEvent):
+                pytest.fail(f"{bad!r} was stored: {await shop.track('e', timestamp=bad)}")
+        receipts = await shop.batch([{"event": "e", "timestamp": bad} for bad in IMPOSSIBLE])
+        statuses = {repr(bad): receipt.status for bad, receipt in zip(IMPOSSIBLE, receipts, strict=True)}
+        assert statuses == {repr(bad): "rejected" for bad in IMPOSSIBLE}
         assert (await shop.query(COUNT)).scalar() == 0
         assert await shop.check() == []
 

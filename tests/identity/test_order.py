@@ -139,11 +139,8 @@ def wanted(rules):
     }
 
 
-@RULES
-@settings(max_examples=40)
-@given(calls=CALLS, data=st.data())
-def test_any_order_gives_the_same_people(engine, rules, calls, data):
-    """For calls in any order and any batches, the people equal those of the plain model, also at each cut."""
+def permuted(engine, rules, calls, data):
+    """In some order and some batches, the people are those of the plain model; at each cut, of its calls."""
     calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(calls)]
     arrived = data.draw(st.permutations(calls))
     cuts = data.draw(st.lists(st.integers(0, len(calls)), max_size=3))
@@ -154,6 +151,23 @@ def test_any_order_gives_the_same_people(engine, rules, calls, data):
     assert as_dict(mapping) == changed(people(calls, **wanted(rules)))
     for cut, then in past:
         assert as_dict(then) == changed(people(arrived[:cut], **wanted(rules)))
+
+
+@RULES
+@settings(max_examples=15)
+@given(calls=CALLS, data=st.data())
+def test_any_order_gives_the_same_people(engine, rules, calls, data):
+    """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
+    permuted(engine, rules, calls, data)
+
+
+@pytest.mark.slow
+@RULES
+@settings(max_examples=200)
+@given(calls=CALLS, data=st.data())
+def test_any_order_gives_the_same_people_at_length(engine, rules, calls, data):
+    """The same with more examples."""
+    permuted(engine, rules, calls, data)
 
 
 @RULES

@@ -10,8 +10,8 @@ _COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_
 
 
 def test_object_equals_a_plain_list():
-    """After any steps in any order, every answer equals that of a list, and remembered answers never change."""
-    options = settings(max_examples=8, stateful_step_count=25, derandomize=True, database=None, **_COMMON)
+    """Whatever is done in whatever order, every answer is that of a list of dicts, and remembered ones never change."""
+    options = settings(max_examples=4, stateful_step_count=25, derandomize=True, database=None, **_COMMON)
     run_state_machine_as_test(Sides, settings=options)
 
 

@@ -19,8 +19,8 @@ def rows() -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(lines))
 
 
-def items() -> list[dict[str, Any]]:
-    """Its events for `Analytics.batch`, in the same order; the columns in `KEPT` are properties."""
+def items(people: int = 600) -> list[dict[str, Any]]:
+    """Its events of the first so many people for `Analytics.batch`, in order; the columns in `KEPT` are properties."""
     return [
         {
             "event": row["event"],
@@ -31,4 +31,5 @@ def items() -> list[dict[str, Any]]:
             "properties": {name: row[name] for name in KEPT},
         }
         for number, row in enumerate(rows())
+        if row["user_id"] < f"user_{people:04}"
     ]

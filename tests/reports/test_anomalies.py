@@ -93,7 +93,7 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
     return rows
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     hours=st.lists(st.integers(0, 30 * 24), min_size=1, max_size=60),
     grain=st.sampled_from(["hour", "day"]),

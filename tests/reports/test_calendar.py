@@ -73,7 +73,7 @@ ANY = st.sampled_from(ZONES).flatmap(
 
 
 @pytest.mark.integration
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ANY)
 def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     """`start` of `number` is the wall clock's minute, hour, date, week or month, also before 1970."""
@@ -84,7 +84,7 @@ def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
 
 
 @pytest.mark.integration
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ANY)
 def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
     """The difference of two numbers is the count of periods between them, also where years or clocks change."""
@@ -95,7 +95,7 @@ def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ANY)
 def test_instant_is_the_first_moment_of_a_period(cursor, what):
     """`instant` lies in its period, and the microsecond before it does not."""

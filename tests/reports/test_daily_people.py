@@ -30,7 +30,7 @@ async def compare(shop, rng, made):
             assert result.arrow().equals(raw.arrow()), (report, question, further)
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])
 async def test_bitmaps_and_raw_events_give_the_same_rows(tmp_path, seed):
     """For all events of whole days the rollup is read; raw events give the same rows and types, also after merges."""
     rng = Random(seed)

@@ -141,7 +141,7 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
     assert result.columns == (("time", "value") if by is None else ("time", "value", by))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.lists(st.lists(events, min_size=1, max_size=12), min_size=1, max_size=4),
     st.lists(questions, min_size=6, max_size=10),

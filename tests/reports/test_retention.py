@@ -153,7 +153,7 @@ CALENDARS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     calendar=CALENDARS,
@@ -219,14 +219,14 @@ def _us(day):
     return to_us(datetime.fromisoformat(day).replace(tzinfo=UTC))
 
 
-@pytest.fixture(scope="module")
-def shop_events():
-    sent = [item | {"type": "track", "anonymousId": None} for item in items()]
+@pytest.fixture(scope="module", params=[200, pytest.param(600, marks=pytest.mark.slow)])
+def shop_events(request):
+    sent = [item | {"type": "track", "anonymousId": None} for item in items(request.param)]
     return sent, seen(sent)
 
 
 async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
-    """The same on 31,106 visits, by day and week, and against another engine where it has the function."""
+    """The same on the visits of 200 people (or 600) to a shop, by day and week."""
     sent, events = shop_events
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(sent)
@@ -246,7 +246,7 @@ async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
         assert await shop.check() == []
 
 
-@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     calendar=CALENDARS,
@@ -275,7 +275,7 @@ async def test_the_cohort_of_start_is_shown_whole(tmp_path_factory, events, cale
         assert all(tuple(row) == shown.get(row.time, (row.time, 0, 0, 0, 0)) for row in later)
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(), calendar=CALENDARS, grain=st.sampled_from(["hour", "day"]), name=st.sampled_from([None, "buy"])
 )
@@ -375,7 +375,7 @@ async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
     for event in events:
         if event.event == "catalog":
             first[event.person] = min(first.get(event.person, event.us), event.us)
-    day = min(period(us, "day") for us in first.values())
+    day = Counter(period(us, "day") for us in first.values()).most_common(1)[0][0]
     rows = [(event.person, event.event, (period(event.us, "day") - day).days) for event in events]
     starters = {person for person, us in first.items() if period(us, "day") == day}
     table = pa.table(

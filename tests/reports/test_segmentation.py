@@ -90,7 +90,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     return rows
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     names=st.sampled_from([["visit"], ["visit", "buy"], ["buy", "leave", "visit"]]),

@@ -96,7 +96,7 @@ def same(result, expected):
         )
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     use=st.sampled_from(["timeout", "session_id"]),
@@ -146,9 +146,10 @@ async def test_sessions_equal_plain_python_in_any_state(tmp_path_factory, events
                 same([rows], [figures(groups[name])])
 
 
-async def test_sessions_of_a_shop_equal_plain_python(tmp_path):
-    """31,106 visits of a shop, with another timeout, by week in a zone, and the same through the sandbox."""
-    sent = [item | {"type": "track", "anonymousId": None} for item in items()]
+@pytest.mark.parametrize("people", [150, pytest.param(600, marks=pytest.mark.slow)])
+async def test_sessions_of_a_shop_equal_plain_python(tmp_path, people):
+    """Visits of 150 people (or 600) to a shop with another timeout, by week in a zone, also through the sandbox."""
+    sent = [item | {"type": "track", "anonymousId": None} for item in items(people)]
     events = seen(sent)
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(sent)
@@ -234,7 +235,7 @@ async def test_sessions_equal_those_of_clickhouse(tmp_path):
     assert actual == expected
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), use=st.sampled_from(["timeout", "session_id"]), size=st.integers(6, 20))
 async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, size):
     """The pages of the list have each session once, newest first; their figures add up to those of `sessions`."""

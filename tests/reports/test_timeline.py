@@ -25,7 +25,7 @@ def streams(draw):
     return draw(st.lists(st.one_of(tracked, tracked, identifies), min_size=1, max_size=30))
 
 
-@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4), states=st.sampled_from(PAIRS)
 )

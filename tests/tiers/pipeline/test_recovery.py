@@ -373,7 +373,7 @@ async def check_image(directory, acknowledged, handed_over):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 async def test_a_crash_at_every_file_operation_loses_nothing(tmp_path, seed):
     """Killed, or without power, before any file operation of appending, rolling, sealing, pruning or closing:
 
