@@ -147,7 +147,7 @@ async def test_l2_19_eio_on_the_sync_of_the_wal(tmp_path, strace, number):
 async def test_l2_16_killed_while_the_wal_is_written(tmp_path, strace, number):
     """kill -9 as SQLite enters its Nth write of the WAL, in a rollup's transaction: state and checkpoint agree."""
     await tracked(tmp_path, 3)
-    said, code, _ = strace(tmp_path, ["track", "rollup"], inject=f"pwrite64:signal=KILL:when={number}", path=WAL)
+    results, code, _ = strace(tmp_path, ["track", "rollup"], inject=f"pwrite64:signal=KILL:when={number}", path=WAL)
     assert code in (-9, 0)
     async with Shop("shop", root=tmp_path, headroom_bytes=0) as shop:
         assert (await shop.dau(start=TODAY, end=TODAY))[0].events == 3 + len(acknowledged(results))

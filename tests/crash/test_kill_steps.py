@@ -149,12 +149,12 @@ async def test_killed_repeatedly_during_recovery(runner, tmp_path, each):
     torn = {"match": "write log/.log", "at": 3, "when": "half", "later": True}
     deaths = 0
     for step in range(1, 200, each):
-        said, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
+        messages, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
         assert signal == 9
-        promised.take(said)
+        promised.take(messages)
         kill = {"match": "", "at": step, "when": ("before", "half", "after")[step // each % 3]}
-        said, signal = runner.session(promised.request(step, jobs=0, kill=kill))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(step, jobs=0, kill=kill))
+        promised.take(messages)
         deaths += signal == 9
         if any(line["kind"] == "ready" for line in messages):
             break
