@@ -432,49 +432,59 @@ async def test_no_key_reaches_another_object(house, in_every_scope):
     tier every key is sent in every way. A key of the route's own scope gets the answer of an honest request first.
     """
     before = await house.state(OTHER)
-    everything = {name: value for header in HEADERS for name, value in header.items()}
+    everything = tuple((name, value) for header in HEADERS for name, value in header.items())
     for route, case in cases(house).items():
         body, query, part = case.bodies[0], case.queries[0], case.path[0]
-        apart = [
-            *((body, query, part, tuple(header.items())) for header in HEADERS),
-            *((body, f"{query}&{extra}", part, ()) for extra in QUERIES),
-        ]
-        together = (body, f"{query}&{'&'.join(QUERIES[1:])}", part, ())
+        sandboxed = route[1].startswith(SANDBOXED)
         for scope in SCOPES:
-
-            async def safe(request, route=route, scope=scope):
-                b, q, p, headers = request
-                status, answer = await house.ask(
-                    route, house.tokens[OWN, scope], body=b, query=q, part=p, **dict(headers)
-                )
-                _assert_own(route, scope, request, status, answer)
-                return status, answer
-
-            status, answer = await safe((body, query, part, ()))
+            every_way = in_every_scope or scope == case.scope
+            status, answer = await _sent(house, route, scope, (body, query, part, ()))
             if scope == case.scope:
                 _assert_honest(route, case, OWN, status, answer)
-            requests = [(body, query, other, ()) for other in case.path[1:]]
-            if in_every_scope or scope == case.scope:
-                requests += [(other, query, part, ()) for other in case.bodies[1:]]
-                requests += [(body, other, part, ()) for other in case.queries[1:]]
-                if route[1].startswith(SANDBOXED):
-                    requests.append(together)
-                    status, answer = await safe((body, f"{query}&{QUERIES[0]}", part, tuple(everything.items())))
-                    if status >= 400:
-                        status, answer = await safe((body, query, part, tuple(everything.items())))
-                    if scope == case.scope and route[0] != "DELETE":
-                        _assert_honest(route, case, OWN, status, answer)
-                else:
-                    requests += apart[1:]
+            if every_way and sandboxed:
+                status, answer = await _sent(house, route, scope, (body, f"{query}&{QUERIES[0]}", part, everything))
+                if status >= 400:
+                    status, answer = await _sent(house, route, scope, (body, query, part, everything))
+                if scope == case.scope and route[0] != "DELETE":
+                    _assert_honest(route, case, OWN, status, answer)
+            requests = _requests(case, every_way=every_way, together=sandboxed)
             # Two at once: so many processes answer an object's queries.
             for first in range(0, len(requests), 2):
-                await asyncio.gather(*map(safe, requests[first : first + 2]))
+                await asyncio.gather(*(_sent(house, route, scope, each) for each in requests[first : first + 2]))
     for path in ASIDE:
         for scope in SCOPES:
             status, answer = await ask(house.app, "GET", path, Authorization=f"Bearer {house.tokens[OWN, scope]}")
             assert SECRET[OTHER] not in answer
             assert status in (400, 404, 405), f"{path}: {status}"
     assert await house.state(OTHER) == before
+
+
+async def _sent(house, route, scope, request):
+    """The answer to a request with a key of `OWN`, which has nothing of the other object."""
+    body, query, part, headers = request
+    status, answer = await house.ask(
+        route, house.tokens[OWN, scope], body=body, query=query, part=part, **dict(headers)
+    )
+    _assert_own(route, scope, request, status, answer)
+    return status, answer
+
+
+def _requests(case, *, every_way, together):
+    """Requests that try to reach the other object: by path; in every way, also by body, query and header.
+
+    With `together`, one request has all further parameters of the query, because an answer starts a process.
+    """
+    body, query, part = case.bodies[0], case.queries[0], case.path[0]
+    requests = [(body, query, other, ()) for other in case.path[1:]]
+    if every_way:
+        requests += [(other, query, part, ()) for other in case.bodies[1:]]
+        requests += [(body, other, part, ()) for other in case.queries[1:]]
+        if together:
+            requests.append((body, f"{query}&{'&'.join(QUERIES[1:])}", part, ()))
+        else:
+            requests += [(body, query, part, tuple(header.items())) for header in HEADERS[1:]]
+            requests += [(body, f"{query}&{extra}", part, ()) for extra in QUERIES]
+    return requests
 
 
 def _assert_own(route, scope, request, status, answer):
