@@ -59,6 +59,8 @@ class Site:
 
     def start(self):
         app = create_app(Namespace(self.root, Analytics))
+        stream = next(route.endpoint.__self__ for route in app.routes if getattr(route, "path", None) == "/live")
+        stream._interval_s = 0.1  # a second otherwise, for which each test would wait several times
         self._server = make_server(app, port=self.port, log_level="critical")
         self._thread = threading.Thread(target=self._server.run, name="server")
         self._thread.start()

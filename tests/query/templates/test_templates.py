@@ -368,7 +368,7 @@ def test_its_rows_are_those_of_plain_python(shop, lines, name):
     ):
         if name == "new-users" and times:
             continue  # events before the range also decide who is new
-        rows = [tuple(map(plain, row)) for row in (shop.template(name, params, **times)).rows]
+        rows = [tuple(map(plain, row)) for row in shop.template(name, params, **times).rows]
         actual = {row[0] if keys == 1 else row[:keys]: row[keys:] for row in rows}
         assert len(actual) == len(rows)
         expected = {plain(key): value if isinstance(value, tuple) else (value,) for key, value in model(inside).items()}
@@ -378,12 +378,12 @@ def test_its_rows_are_those_of_plain_python(shop, lines, name):
 
 def test_those_that_list_events(shop, lines):
     """One row an event, in the order that they promise."""
-    slow = [row.duration_ms for row in (shop.template("slowest-requests", limit=50)).rows]
+    slow = [row.duration_ms for row in shop.template("slowest-requests", limit=50).rows]
     assert slow == pytest.approx(sorted(ms(lines), reverse=True)[:50])
-    recent = [row.timestamp for row in (shop.template("recent-errors", limit=50)).rows]
+    recent = [row.timestamp for row in shop.template("recent-errors", limit=50).rows]
     assert recent == sorted((line["at"] for line in bad(lines)), reverse=True)[:50]
     person = next(line["user"] for line in lines if line["user"])
-    timeline = [(row.timestamp, row.event) for row in (shop.template("user-timeline", person=person)).rows]
+    timeline = [(row.timestamp, row.event) for row in shop.template("user-timeline", person=person).rows]
     own = [(line["at"], line["event"]) for line in lines if line["user"] == person]
     assert timeline == sorted(own, key=lambda event: event[0])[:100]
 
@@ -424,8 +424,8 @@ def test_a_bad_parameter_is_named(shop, name, params, named):
 
 def test_a_value_is_a_value(shop):
     """Whatever SQL it looks like; text is read as its parameter's type, as URLs and command lines give it."""
-    assert (shop.template("user-timeline", person="' OR true --")).rows == []
-    assert len((shop.template("top-users", limit="3", start="2010-12-01", end=date(2011, 1, 1))).rows) == 3
+    assert shop.template("user-timeline", person="' OR true --").rows == []
+    assert len(shop.template("top-users", limit="3", start="2010-12-01", end=date(2011, 1, 1)).rows) == 3
 
 
 @pytest.mark.parametrize("text", ["SELECT 1", "-- title: a\nSELECT 1", "-- param: x: y\nSELECT 1"])
@@ -439,6 +439,6 @@ def test_the_past(shop, lines):
     """Each takes `as_of`, and then answers as it did: before anything came there is nothing, afterwards all of it."""
     result = shop.template("events-by-name", as_of=from_us(shop.clock.now_us()))
     assert sum(row.count for row in result) == len(lines)
-    assert (shop.template("events-by-name", {"as_of": "2001-01-01"})).rows == []
+    assert shop.template("events-by-name", {"as_of": "2001-01-01"}).rows == []
     with pytest.raises(InvalidAsOf):
         shop.template("events-by-name", as_of="soon")
