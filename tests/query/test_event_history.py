@@ -293,23 +293,31 @@ async def _check_past(parts: Parts, answers: dict[int, int]) -> None:
     fresh.close()
 
 
+async def _check_operations(operations) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        options = {"retention_s": 0, "dedupe_window_s": 1}
+        async with opened(Path(directory), **options) as parts:
+            answers: dict[int, int] = {}
+            for operation, value in operations:
+                await _apply(parts, operation, value)
+                await _check_past(parts, answers)
+            assert [e["seq"] for e in parts.model] == list(range(len(parts.model)))
+
+
 @pytest.mark.integration
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(OPERATIONS)
 def test_as_of_is_exact_for_ever(operations):
     """At any instant the past is exactly the events received up to then, and no later work changes it."""
+    asyncio.run(_check_operations(operations))
 
-    async def run() -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            options = {"retention_s": 0, "dedupe_window_s": 1}
-            async with opened(Path(directory), **options) as parts:
-                answers: dict[int, int] = {}
-                for operation, value in operations:
-                    await _apply(parts, operation, value)
-                    await _check_past(parts, answers)
-                assert [e["seq"] for e in parts.model] == list(range(len(parts.model)))
 
-    asyncio.run(run())
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(OPERATIONS)
+def test_as_of_is_exact_for_ever_at_length(operations):
+    """The same with more examples."""
+    asyncio.run(_check_operations(operations))
 
 
 async def test_as_of_now_does_not_change(tmp_path):

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from lakebed import Analytics
 from lakebed.api import create_app
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 SQL = "/client/v4/accounts/acc/analytics_engine/sql"
 POINT = "/client/v4/accounts/acc/analytics_engine/weather"
 
 
-@pytest.fixture
-async def http(tmp_path):
-    async with Analytics("shop", root=tmp_path) as shop:
+@asynccontextmanager
+async def opened(root):
+    """A client of an app over an object with three requests and a mapping for them."""
+    async with Analytics("shop", root=root) as shop:
         for minute, (method, duration_ms) in enumerate((("GET", 10), ("POST", 30), ("GET", 20))):
             properties = {"method": method, "duration_ms": duration_ms, "organization_id": "o'1"}
             await shop.track("api.request", properties, timestamp=f"2024-01-13T05:0{minute}:00.7Z")
@@ -31,6 +34,20 @@ async def http(tmp_path):
             assert response.status_code == 200, response.text
             yield client
         assert await shop.check() == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(tmp_path_factory):
+    """Shared by the tests that read, and those that add what the others do not see."""
+    async with opened(tmp_path_factory.mktemp("shared")) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(tmp_path):
+    """For a test alone."""
+    async with opened(tmp_path) as client:
+        yield client
 
 
 async def test_the_form_of_an_answer(http):
@@ -99,27 +116,27 @@ async def test_as_of(http):
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_AS_OF")
 
 
-async def test_data_points_are_a_table_without_a_mapping(http):
+async def test_data_points_are_a_table_without_a_mapping(fresh):
     """Points of a dataset, written by HTTP or by Python, are read from the table of its name."""
     point = {"indexes": ["a"], "blobs": ["Paris", None], "doubles": [1.5, 2]}
-    assert (await http.post(POINT, json=[point, {}])).json() == {"success": True, "written": 2}
-    await http.shop.write_data_point("weather", blobs=["Rome"], doubles=[3])
+    assert (await fresh.post(POINT, json=[point, {}])).json() == {"success": True, "written": 2}
+    await fresh.shop.write_data_point("weather", blobs=["Rome"], doubles=[3])
     sql = "SELECT index1, blob1, blob2, double1, double3 FROM weather WHERE blob1 > '' ORDER BY blob1"
-    assert (await http.post(SQL, content=f"{sql} FORMAT TabSeparated")).text == "a\tParis\t\t1.5\t0\n\tRome\t\t3\t0\n"
-    tables = (await http.post(SQL, content="SHOW TABLES")).json()["data"]
+    assert (await fresh.post(SQL, content=f"{sql} FORMAT TabSeparated")).text == "a\tParis\t\t1.5\t0\n\tRome\t\t3\t0\n"
+    tables = (await fresh.post(SQL, content="SHOW TABLES")).json()["data"]
     assert [row["dataset"] for row in tables] == ["requests", "weather"]
-    assert (await http.post(SQL, content="SHOW TIMEZONE FORMAT TabSeparated")).text == "Etc/UTC\n"
-    assert {"timezone": "Europe/Berlin"} in (await http.post(SQL, content="SHOW TIMEZONES")).json()["data"]
+    assert (await fresh.post(SQL, content="SHOW TIMEZONE FORMAT TabSeparated")).text == "Etc/UTC\n"
+    assert {"timezone": "Europe/Berlin"} in (await fresh.post(SQL, content="SHOW TIMEZONES")).json()["data"]
 
 
-async def test_a_mapping_is_shown_and_deleted(http):
+async def test_a_mapping_is_shown_and_deleted(fresh):
     """Its table then has data points only; a mapping that does not exist is 404."""
-    dataset = (await http.get("/datasets/requests")).json()
+    dataset = (await fresh.get("/datasets/requests")).json()
     assert (dataset["name"], dataset["version"], dataset["mapping"]["event"]) == ("requests", 1, "api.request")
-    assert (await http.delete("/datasets/requests")).status_code == 204
+    assert (await fresh.delete("/datasets/requests")).status_code == 204
     for method in ("GET", "DELETE"):
-        assert (await http.request(method, "/datasets/requests")).status_code == 404
-    assert (await http.post(SQL, content="SHOW TABLES")).json()["data"] == []
+        assert (await fresh.request(method, "/datasets/requests")).status_code == 404
+    assert (await fresh.post(SQL, content="SHOW TABLES")).json()["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -198,4 +215,4 @@ async def test_an_invalid_mapping_is_400(http, mapping):
     """Nothing is saved."""
     refused = await http.put("/datasets/bad", json=mapping)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_DEFINITION")
-    assert [dataset["name"] for dataset in (await http.get("/datasets")).json()] == ["requests"]
+    assert "bad" not in [dataset["name"] for dataset in (await http.get("/datasets")).json()]

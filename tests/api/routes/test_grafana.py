@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
 from lakebed.auth.keys import Keys
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 START = datetime(2024, 1, 13, 5, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
@@ -27,9 +28,11 @@ RANGE = {
 ENGINE = "/client/v4/accounts/acc/analytics_engine/sql"
 
 
-@pytest.fixture
-async def http(tmp_path):
-    async with Namespace(tmp_path, Analytics) as namespace:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(tmp_path_factory):
+    """A client, with a key, of an app over an object with sixty events. No test changes it."""
+    root = tmp_path_factory.mktemp("root")
+    async with Namespace(root, Analytics) as namespace:
         shop = namespace.get("shop")
         await shop.save_dataset("requests", {"event": "Hit", "blobs": ["method"], "doubles": ["ms"]})
         await shop.batch(
@@ -42,7 +45,7 @@ async def http(tmp_path):
             }
             for at, m, ms in HITS
         )
-        _, token = Keys(tmp_path, SystemClock()).create("shop", "read")
+        _, token = Keys(root, SystemClock()).create("shop", "read")
         transport = httpx.ASGITransport(app=create_app(namespace), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:

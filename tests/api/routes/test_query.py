@@ -10,6 +10,7 @@ import json
 import httpx
 import pyarrow as pa
 import pytest
+import pytest_asyncio
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
@@ -17,19 +18,20 @@ from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 from lakebed.query.sandbox.forkserver import shared
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 ARROW = "application/vnd.apache.arrow.stream"
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 
 
-@pytest.fixture
-async def http(tmp_path):
-    async with Analytics("tom", root=tmp_path, headroom_bytes=0, untrusted_queries=1, untrusted_max_rows=3000) as tom:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(tmp_path_factory):
+    """A client of an app over an object with four events. No test changes it."""
+    settings = {"headroom_bytes": 0, "untrusted_queries": 1, "untrusted_max_rows": 3000}
+    async with Analytics("tom", root=tmp_path_factory.mktemp("tom"), **settings) as tom:
         await tom.batch([{"event": f"E{n % 2}", "userId": "ann", "properties": {"n": n}} for n in range(4)])
         transport = httpx.ASGITransport(app=create_app(tom), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
-            client.tom = tom
             yield client
         assert await tom.check() == []
 

@@ -407,13 +407,26 @@ FRAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
-def test_fuzz(shop, place, pieces, frame):
-    """For any combination of nasty pieces no file changes, no foreign data is read, and the next query works."""
+def combined(shop, place, pieces, frame):
+    """A query of nasty pieces changes no file, and reads no foreign data."""
     before = files(place)
     try:
         assert MARK not in str(shop.query_untrusted(frame.format(" ".join(pieces)), timeout=5).rows)
     except QueryError as refused:
         assert MARK not in str(refused)  # noqa: PT017 - an answer is as good
     assert files(place) == before
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
+def test_fuzz(shop, place, pieces, frame):
+    """For any combination of nasty pieces no file changes, no foreign data is read, and the next query works."""
+    combined(shop, place, pieces, frame)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
+def test_fuzz_at_length(shop, place, pieces, frame):
+    """The same with more examples."""
+    combined(shop, place, pieces, frame)

@@ -204,6 +204,14 @@ def test_random_selects(shop, sql):
     same(shop, sql)
 
 
+@pytest.mark.slow
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(selects())
+def test_random_selects_at_length(shop, sql):
+    """The same with more examples."""
+    same(shop, sql)
+
+
 def test_says_where_the_mistake_is(shop):
     """An error has the line and column of what was written, not of what is run, and says what there is instead."""
     with pytest.raises(QueryRefused, match=r"line 2, column 8: there is no table evnts. Allowed tables: .*revenue"):
