@@ -35,7 +35,6 @@ class Sender(threading.Thread):
         self.port = port
         self.number = number
         self.acknowledged = []
-        self.unasked = 0
 
     def run(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)

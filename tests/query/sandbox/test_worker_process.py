@@ -32,8 +32,8 @@ def stream(table):
 
 
 @pytest.fixture
-def told():
-    """A worker whose child is a plain process; `told(data)` starts it, sends `data` as the child's, returns it."""
+def worker_that_sends():
+    """Starts a worker whose child is a plain process, sends `data` as the child does, and returns the worker."""
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     parent_socket, child_socket = socket.socketpair()
     closed = []
@@ -48,7 +48,7 @@ def told():
         child_socket.shutdown(socket.SHUT_WR)
         return worker
 
-    say.theirs = child_socket
+    say.child_socket = child_socket
     yield say
     worker.close()
     assert closed == [worker]
@@ -74,17 +74,17 @@ def told():
         frame(b"E", b'{"kind": "none", "message": ""}'),
     ],
 )
-def test_no_plan(told, data):
+def test_no_plan(worker_that_sends, data):
     """A message that is not a plan is an error of the query, and no announced length is trusted."""
     with pytest.raises(QueryCrashed):
-        told(data).plan(QUESTION, b"")
+        worker_that_sends(data).plan(QUESTION, b"")
 
 
-def test_facts_are_places_only(told):
+def test_facts_are_places_only(worker_that_sends):
     """An error brings its place and nothing that could stand for something else."""
     payload = b'{"kind": "refused", "message": "no", "facts": {"line": 2, "message": "x", "hint": "y", "self": 1}}'
     with pytest.raises(QueryError) as refused:
-        told(frame(b"E", payload)).plan(QUESTION, b"")
+        worker_that_sends(frame(b"E", payload)).plan(QUESTION, b"")
     assert (refused.value.message, refused.value.facts) == ("no", {"line": 2})
 
 
@@ -106,29 +106,29 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
         struct.pack("<cI", b"D", messages.MAX_BYTES + 1),
     ],
 )
-def test_no_answer(told, data):
+def test_no_answer(worker_that_sends, data):
     """Data that is not an Arrow stream, ends early, or points outside itself is an error."""
     assert WRONG != WHOLE
     with pytest.raises(QueryCrashed):
-        told(data).answer([], {}, [], rows=10, max_bytes=1 << 20)
+        worker_that_sends(data).answer([], {}, [], rows=10, max_bytes=1 << 20)
 
 
-def test_an_answer(told):
+def test_an_answer(worker_that_sends):
     """An Arrow stream is the answer, in any number of pieces."""
     data = b"".join(frame(b"D", WHOLE[start : start + 7]) for start in range(0, len(WHOLE), 7)) + frame(b"Z")
-    assert told(data).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
+    assert worker_that_sends(data).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
 
 
-def test_too_much(told):
+def test_too_much(worker_that_sends):
     """Reading stops at the limit, however much the child sends."""
     with pytest.raises(QueryTooLarge):
-        told(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
+        worker_that_sends(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
 
 
-def test_a_child_that_has_refused_and_gone_is_heard(told):
+def test_a_child_that_has_refused_and_gone_is_heard(worker_that_sends):
     """The answer counts, even if the worker answered and ended before the query was fully written."""
     refusal = frame(b"E", b'{"kind": "refused", "message": "no such table", "facts": {}}')
-    worker = told(refusal)
-    told.theirs.close()
+    worker = worker_that_sends(refusal)
+    worker_that_sends.child_socket.close()
     with pytest.raises(QueryRefused, match="no such table"):
         worker.plan(QUESTION, b"")
