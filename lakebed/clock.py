@@ -110,7 +110,7 @@ class ManualClock:
 
 def to_us(moment: datetime) -> int:
     """Microseconds since 1970-01-01 UTC of an aware datetime. Raises ValueError for a naive one."""
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise ValueError(f"{moment!r} has no time zone: give it one, for example tzinfo=UTC")
     return (moment - EPOCH) // _MICROSECOND
 

@@ -101,7 +101,7 @@ def _has_non_finite(value: Any) -> bool:
 
 def check_aware(field: str, value: Any) -> None:
     """Raise InvalidEvent if `value` is a naive datetime: the intended time zone is unknown."""
-    if isinstance(value, datetime) and value.tzinfo is None:
+    if isinstance(value, datetime) and value.utcoffset() is None:
         raise InvalidEvent(f"{field} {value.isoformat()} has no time zone: give it one, for example tzinfo=UTC")
 
 

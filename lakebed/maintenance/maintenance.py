@@ -249,7 +249,8 @@ class Maintenance:
     def relieve(self) -> None:
         """Start archiving if the sealed files that are not archived take more than `log_bytes`. At most once a minute.
 
-        Called after commits, so it must be cheap. Files that are archived and kept by retention do not count.
+        Called after commits, so it must be cheap. Archived files that retention keeps do not count: archiving again
+        would not remove them.
         """
         if self._pipeline.sealed_bytes <= self._settings.log_bytes or self._clock.monotonic() < self._relieve_at:
             return

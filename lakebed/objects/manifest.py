@@ -11,7 +11,7 @@ import msgspec
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, InvalidName, LogCorrupted, WrongObject
 
-__all__ = ["FORMAT", "Manifest", "directory_of", "is_name", "names_in"]
+__all__ = ["FORMAT", "Manifest", "check_name", "directory_of", "is_name", "names_in"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -21,18 +21,23 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def directory_of(root: Path, name: str) -> Path:
-    """The path of object `name`'s directory under `root`. It need not exist.
-
-    Raises:
-        InvalidName: the name is not allowed, or a symbolic link leads out of the root.
-    """
+def check_name(name: object) -> None:
+    """Raise InvalidName if `name` is not allowed as the name of an object."""
     if not is_name(name):
         raise InvalidName(
             f"{str(name)[:80]!r} cannot be an object's name",
             hint="Use 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or a digit: names become directories",
             name=name,
         )
+
+
+def directory_of(root: Path, name: str) -> Path:
+    """The path of object `name`'s directory under `root`. It need not exist.
+
+    Raises:
+        InvalidName: the name is not allowed, or a symbolic link leads out of the root.
+    """
+    check_name(name)
     inside = os.path.realpath(root)
     directory = Path(inside) / name
     if os.path.realpath(directory) != str(directory):

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
-from lakebed.objects.manifest import is_name
+from lakebed.errors import InvalidSettings, ObjectClosed
+from lakebed.objects.manifest import check_name
 from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
 from lakebed.rpc.capnweb.codec import Limits
@@ -113,9 +113,8 @@ class RemoteNamespace:
         """
         session = self._sessions.get((object_class, name))
         if session is None:
-            if name is not None and not is_name(name):
-                hint = "Use 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or a digit"
-                raise InvalidName(f"{name!r} cannot be an object's name", hint=hint, name=name)
+            if name is not None:
+                check_name(name)
             self._structs |= _structs_of(object_class)
             label = f"{object_class.__name__}({'' if name is None else repr(name)})"
             session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))

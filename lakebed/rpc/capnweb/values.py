@@ -139,7 +139,7 @@ class Encoder:
         if isinstance(value, dt.timedelta):
             return ["duration", value // _MICROSECOND] if self.faithful else value.total_seconds()
         if isinstance(value, dt.datetime):
-            if value.tzinfo is None:
+            if value.utcoffset() is None:
                 raise Unsupported(f"{value!r} has no time zone: give it one, for example tzinfo=UTC")
             microseconds = (value - _EPOCH) // _MICROSECOND
             return ["instant", microseconds] if self.faithful else ["date", microseconds / 1000]
