@@ -104,9 +104,9 @@ async def test_fields_of_the_client_are_kept(shop):
     assert contexts[0].startswith('{"ip":"1.2.3.4","n":1.50,"userAgent":')
 
 
-@pytest.mark.parametrize(
-    ("path", "context", "headers", "added"),
-    [
+async def test_only_client_side_events_are_enriched(shop):
+    """The browser's short paths, an Origin, or the library's name; the address of a server is not the person's."""
+    for path, context, headers, added in (
         ("/v1/track", SERVER, {}, False),
         ("/v1/track", {}, {}, False),
         ("/v1/track", BROWSER, {}, True),
@@ -115,16 +115,13 @@ async def test_fields_of_the_client_are_kept(shop):
         ("/v1/track", {"library": "analytics.js"}, {}, False),
         ("/v1/track", SERVER, {"Origin": "http://localhost:3000"}, True),
         ("/v1/t", SERVER, {}, True),
-    ],
-)
-async def test_only_client_side_events_are_enriched(shop, path, context, headers, added):
-    """The browser's short paths, an Origin, or the library's name; the address of a server is not the person's."""
-    single = await shop.context(path, {"event": "a", "context": context}, **headers)
-    batch_path = "/v1/b" if path == "/v1/t" else "/v1/batch"
-    many = await shop.contexts(batch_path, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
-    for stored in (single, *map(json.loads, many)):
-        assert ("ip" in stored) is added
-        assert added or stored == context
+    ):
+        single = await shop.context(path, {"event": "a", "context": context}, **headers)
+        batch_path = "/v1/b" if path == "/v1/t" else "/v1/batch"
+        many = await shop.contexts(batch_path, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
+        for stored in (single, *map(json.loads, many)):
+            assert ("ip" in stored) is added, (path, context, headers)
+            assert added or stored == context, (path, context, headers)
 
 
 async def test_events_of_servers_are_stored_byte_for_byte(shop):
@@ -234,9 +231,9 @@ def test_an_invalid_maxmind_file_is_refused(tmp_path):
 # Hostile input
 
 
-@pytest.mark.parametrize(
-    "context",
-    [
+async def test_odd_contexts_do_not_fail(shop):
+    """Odd addresses, types, lengths and agents: the event is stored with the client's fields."""
+    for context in (
         {"page": {"url": "http://[::1", "referrer": "http://[x"}},
         {"page": {"url": 7, "referrer": [], "search": {}}},
         {"page": {"url": "http://a.test/?" + "utm_a=b&" * 5_00}},
@@ -246,13 +243,10 @@ def test_an_invalid_maxmind_file_is_refused(tmp_path):
         {"userAgent": "Mozilla/5.0 (Linux; Android " + "a " * 8_000},
         {"userAgent": ["x"]},
         {"userAgent": "\u0000"},
-    ],
-)
-async def test_odd_contexts_do_not_fail(shop, context):
-    """Odd addresses, types, lengths and agents: the event is stored with the client's fields."""
-    stored = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
-    assert {name: stored[name] for name in context} == context
-    assert "locale" not in stored
+    ):
+        stored = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
+        assert {name: stored[name] for name in context} == context
+        assert "locale" not in stored, context
 
 
 async def test_an_event_at_its_size_limit_is_unchanged(shop):

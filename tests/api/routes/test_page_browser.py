@@ -363,7 +363,7 @@ def test_contrast_and_a_phone(browser, shop):
         page.evaluate("document.getElementById('banner').hidden = false")
         for scheme in ("dark", "light"):  # the system's, which a running page follows
             page.emulate_media(color_scheme=scheme)
-            assert page.evaluate("document.documentElement.dataset.theme") == scheme
+            page.wait_for_selector(f"html[data-theme={scheme}]", state="attached")  # it hears of the change by an event
             assert page.evaluate(CONTRAST) == []
         for theme in ("dark", "light", "dark"):  # the button's
             page.click("#theme")
