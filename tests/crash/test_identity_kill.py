@@ -15,7 +15,7 @@ SETTINGS = {"headroom_bytes": 0, "segment_events": 20}
 # storage.db, as it is asked of SQLite. Prints the statuses.
 CHILD = """
 import asyncio, json, os, signal, sys
-import aiosqlite
+import aiosqlite, duckdb, pyarrow.parquet, pyarrow.compute, sqlglot
 import lakebed.identity.identity
 from lakebed import Analytics
 

@@ -31,13 +31,13 @@ def test_a_run_without_a_failure_exits_with_0(tmp_path):
 
 def test_a_broken_promise_fails_the_run_and_its_replay(tmp_path):
     """Acknowledged events that the log lost are exit code 1, the object is kept, the printed command fails again."""
-    done = torture("--minutes", "0", "--cores", "1", "--seed", "6", "--sabotage", "log", "--directory", str(tmp_path))
+    done = torture("--minutes", "0", "--cores", "1", "--seed", "12", "--sabotage", "log", "--directory", str(tmp_path))
     assert done.returncode == 1, done.stdout
     assert re.search("is gone|is not at|LogCorrupted|LogBehind", done.stderr), done.stderr
-    assert list(tmp_path.glob("6-0/shop/log"))
-    assert list(tmp_path.glob("6-0/promises.jsonl"))
+    assert list(tmp_path.glob("12-0/shop/log"))
+    assert list(tmp_path.glob("12-0/promises.jsonl"))
     replay = next(line.split("replay: ")[1] for line in done.stderr.splitlines() if "replay: " in line)
-    assert replay == "python -m tests.crash.torture --seed 6 --round 0 --sabotage log"
+    assert replay == "python -m tests.crash.torture --seed 12 --round 0 --sabotage log"
     again = torture(*shlex.split(replay)[3:], "--directory", str(tmp_path / "again"))
     assert again.returncode == 1, again.stdout
 

@@ -7,7 +7,7 @@ from lakebed import ArchiveUnavailable
 from lakebed.clock import from_us
 from tests.faults.orders import WHOLE, fill, holds, whole
 
-ROUNDS = 12
+ROUNDS = 9
 BATCH = 6
 
 
