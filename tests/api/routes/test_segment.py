@@ -131,9 +131,7 @@ def in_a_batch(body):
 async def test_invalid_json_is_400(http, tom, path, bodies):
     """In Segment's form, with a reason; nothing is stored, and the next request is served."""
     for body in bodies:
-        response = await http.post(f"/v1/{path}", content=body)
-        assert response.status_code == 400, f"{body[:80]}: {response.text}"
-        assert refused(response) in ("INVALID_JSON", "INVALID_ENCODING"), body[:80]
+        assert refused(await http.post(f"/v1/{path}", content=body)) in ("INVALID_JSON", "INVALID_ENCODING"), body[:80]
         assert (await http.post("/v1/track", json=CALL)).status_code == 200
         assert await rows(tom) == [("track", "Seen", "ann")], body[:80]
 
