@@ -136,6 +136,8 @@ def for_everybody(page):
     """Text is legible in both themes, nothing reaches beyond a phone's edge, every control and picture has a name."""
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
+        # The charts are drawn anew in the next frame.
+        page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         assert page.evaluate(WIDE) == []
         assert page.evaluate("document.documentElement.scrollWidth") == width
     for _ in range(2):
