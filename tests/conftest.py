@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS.parent), os.e
 # The suite starts hundreds of interpreters: without bytecode, each compiles the package again (0.25 s).
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A shell lets its background jobs ignore Ctrl-C, and tests send it to themselves and to the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machine that runs the suite is shared: an example may be slow without being wrong.
 settings.register_profile("lakebed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
