@@ -90,7 +90,8 @@ VERBS = _by_name(
         _verb("read", "scan", "dau", _DAYS),
         _verb("read", "scan", "wau", _DAYS),
         _verb("read", "scan", "mau", _DAYS),
-        _verb("read", "scan", "timeseries", "event start end grain by measure where as_of"),
+        # Without `where`: the SQL of `timeseries` runs in the server's process, where it can read files.
+        _verb("read", "scan", "timeseries", "event start end grain by measure as_of"),
         _verb("read", "scan", "query", "sql params as_of limit timeout", untrusted="query_untrusted"),
         _verb("read", "scan", "template", "name params"),
         _verb("read", "memory", "templates"),

@@ -43,7 +43,7 @@ tiers read:
 dau read: as_of days end max_staleness start
 wau read: as_of days end max_staleness start
 mau read: as_of days end max_staleness start
-timeseries read: as_of by end event grain measure start where
+timeseries read: as_of by end event grain measure start
 query read: as_of limit params sql timeout
 template read: name params
 templates read:
@@ -197,7 +197,18 @@ def test_arguments_of_the_process_alone_are_closed():
         ("batch", "keep_refused"),
         ("batch", "key"),
         ("save_cohort", "untrusted"),
+        ("timeseries", "where"),
     }
+
+
+def test_sql_from_a_network_runs_in_the_sandbox():
+    """A verb that takes SQL over a network has an untrusted variant, or is told that its SQL is untrusted.
+
+    `timeseries` took a `where` over RPC once and ran it in the server, where it could read any file with a read key.
+    """
+    takes_sql = {verb.name for verb in VERBS.values() if {"sql", "where", "definition", "cohort"} & set(verb.arguments)}
+    assert {"query", "funnel", "save_cohort"} <= takes_sql
+    assert [name for name in takes_sql if not VERBS[name].untrusted and "untrusted" not in VERBS[name].forced] == []
 
 
 def test_rpc(tmp_path):

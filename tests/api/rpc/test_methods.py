@@ -16,7 +16,7 @@ from lakebed.api.errors import Refusal
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.auth.keys import Keys
-from lakebed.errors import AccessDenied, LakebedError, Unreachable
+from lakebed.errors import AccessDenied, LakebedError, QueryRefused, Unreachable
 from lakebed.interface.signature import camel
 from lakebed.interface.verbs import VERBS
 from lakebed.reports.reports import REPORTS
@@ -162,6 +162,17 @@ CALLS = [
         0,
     ),
 ]
+
+
+async def test_a_condition_cannot_read_a_file(objects, tmp_path):
+    """No verb runs SQL of a read key where it could read a file of the server."""
+    (tmp_path / "secret").write_text("x")
+    condition = f"(SELECT count(*) FROM glob('{tmp_path}/*')) > 0"
+    main = surface(objects).main
+    with pytest.raises(TypeError, match="does not take 'where'"):
+        main.member("timeseries")({"start": "2026-01-01", "end": "2026-01-02", "where": condition})
+    with pytest.raises(QueryRefused, match="glob"):
+        await main.member("segmentation")({"start": "2026-01-01", "end": "2026-01-02", "where": condition})
 
 
 @pytest.mark.parametrize(("verb", "arguments", "rows"), CALLS)
