@@ -188,14 +188,14 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
         params: a list for `?`, or an object for `$name`.
         as_of: ISO 8601; the answer is as it was at that time.
         limit: maximum number of rows.
-        timeout: maximum number of seconds; the server's own limit holds too.
+        timeout: maximum number of seconds, at least 0.1; the server's own limit holds too.
     """
 
     sql: str
     params: list[Any] | dict[str, Any] | None = None
     as_of: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0.1)] | None = None
 
 
 _shapes = msgspec.json.schema_components([QueryBody, PlatformQuery])[1]

@@ -171,7 +171,7 @@ async def test_accept(http, accept, kind):
         b'{"sql": "SELECT 1", "query": "x"}',
         b'{"sql": "SELECT 1", "limit": -1}',
         b'{"sql": "SELECT 1", "limit": "1"}',
-        b'{"sql": "SELECT 1", "timeout": 0}',
+        b'{"sql": "SELECT 1", "timeout": 0.05}',
         b'{"sql": "SELECT 1", "timeout": NaN}',
         b'{"sql": "SELECT 1", "params": 1}',
         b'{"sql": "SELECT 1", "as_of": 1}',
